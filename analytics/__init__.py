@@ -1,0 +1,1 @@
+"""Access log in, usage events and reports out."""

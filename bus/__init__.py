@@ -1,0 +1,1 @@
+"""The published language of Signalbox: resources, events, subjects, ports and adapters."""

@@ -1,0 +1,195 @@
+"""Event types: past tense, whole state, registered by being written.
+
+The JSON body of a message is the event; who, when and which are CloudEvents attributes
+(`bus.envelope`). Readers ignore fields they do not know, so that a newer sender is understood.
+"""
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from bus.errors import UnknownEvent
+from bus.resources.api_key import ApiKey
+from bus.resources.rest_api import RestApi
+from bus.subjects import Family, subject
+
+_KINDS: dict[str, "type[Event]"] = {}
+
+
+class Event(BaseModel):
+    """Something that happened, addressed to one gateway of one organization."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    kind: ClassVar[str]
+    family: ClassVar[Family]
+
+    org: str = "default"
+    gateway: str = "default"
+
+    def __init_subclass__(cls, kind: str = "", family: Family | None = None) -> None:
+        super().__init_subclass__()
+        if family is not None:
+            cls.family = family
+        if kind:
+            cls.kind = kind
+            _KINDS[kind] = cls
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The tokens after the family; events with the same key replace each other in a state."""
+        raise NotImplementedError
+
+    @property
+    def subject(self) -> str:
+        """Where the event is published."""
+        return subject(self.org, self.gateway, self.family, *self.key)
+
+
+def event_class(kind: str) -> type[Event]:
+    """The class registered for `kind`. Raises UnknownEvent."""
+    try:
+        return _KINDS[kind]
+    except KeyError:
+        raise UnknownEvent(kind) from None
+
+
+def event_classes() -> tuple[type[Event], ...]:
+    """All registered event classes, by kind."""
+    return tuple(_KINDS[kind] for kind in sorted(_KINDS))
+
+
+# -- state: what the gateway should be ---------------------------------------------------------
+
+
+class ApiPublished(Event, kind="rest-api.published", family=Family.STATE):
+    """A REST API is to be served in this shape. Replaces any earlier revision of it."""
+
+    revision: int  # counts the changes of this handle, also across a delete; the higher wins
+    api: RestApi  # rendered: `$version` and templates are resolved
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Keyed by API."""
+        return ("rest-api", self.api.id)
+
+
+class ApiRetired(Event, kind="rest-api.retired", family=Family.STATE):
+    """A REST API is no longer to be served."""
+
+    revision: int
+    api_id: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Keyed by API, so that it replaces the last publication."""
+        return ("rest-api", self.api_id)
+
+
+class ApiKeyIssued(Event, kind="api-key.issued", family=Family.STATE):
+    """A key opens an API. Replaces any earlier shape of the key."""
+
+    revision: int  # counts the changes of this key
+    api_key: ApiKey
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Keyed by API and key name."""
+        return ("api-key", self.api_key.api_kind, self.api_key.api_id, self.api_key.name)
+
+
+class ApiKeyRevoked(Event, kind="api-key.revoked", family=Family.STATE):
+    """A key opens nothing any more."""
+
+    revision: int
+    api_kind: str
+    api_id: str
+    name: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Keyed by API and key name, so that it replaces the issue."""
+        return ("api-key", self.api_kind, self.api_id, self.name)
+
+
+# -- router: what the routers made of it -------------------------------------------------------
+
+
+class RouterConnected(Event, kind="router.connected", family=Family.ROUTER):
+    """A router has opened its configuration stream."""
+
+    node: str  # Envoy's node id
+    version: str = ""  # Envoy's build version
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Keyed by router."""
+        return (self.node,)
+
+
+class RouterDisconnected(Event, kind="router.disconnected", family=Family.ROUTER):
+    """A router's configuration stream has ended; it keeps serving what it has."""
+
+    node: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Keyed by router."""
+        return (self.node,)
+
+
+class ConfigurationApplied(Event, kind="router.applied", family=Family.ROUTER):
+    """A router acknowledged these revisions: it serves them now (or has removed them)."""
+
+    node: str
+    revisions: dict[str, int]  # API handle -> revision now in force
+    complete: bool = False  # whether `revisions` is all that the router has
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Keyed by router."""
+        return (self.node,)
+
+
+class ConfigurationRejected(Event, kind="router.rejected", family=Family.ROUTER):
+    """A revision of one API is not served; its last good one, if any, is."""
+
+    node: str  # the router that refused, or "" when it could not even be compiled
+    api_id: str
+    revision: int
+    reason: str  # Envoy's own words, or the compiler's
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Keyed by router."""
+        return (self.node or "compiler",)
+
+
+# -- command: what is asked of others ----------------------------------------------------------
+
+
+class RouterReportRequested(Event, kind="command.router-report", family=Family.COMMAND):
+    """Tell again, in full, what every connected router serves."""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """One for all."""
+        return ("router-report",)
+
+
+# -- dead letter -------------------------------------------------------------------------------
+
+
+class DeadLettered(Event, kind="dead-letter.recorded", family=Family.DEAD_LETTER):
+    """A message that its consumer could not deal with, kept with the reason."""
+
+    consumer: str
+    reason: str
+    original_subject: str
+    headers: dict[str, str]
+    body: str  # the original body; base64 when it is not UTF-8
+    body_encoding: str = "utf-8"  # or base64
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Keyed by consumer."""
+        return (self.consumer,)

@@ -1,0 +1,1 @@
+"""The resources users apply, in the public wire format."""

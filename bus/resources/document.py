@@ -1,0 +1,78 @@
+"""What every resource kind shares: the envelope, durations, and how names look on the wire."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+API_VERSION = "gateway.api-platform.wso2.com/v1"
+ApiVersion = Literal[
+    "gateway.api-platform.wso2.com/v1",
+    "gateway.api-platform.wso2.com/v1alpha1",
+    "gateway.api-platform.wso2.com/v1alpha2",
+]
+
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h)$")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_BAD_NAME = re.compile(r"[\s/}\x00-\x1f\x7f]")
+_SPACE = re.compile(r"\s")
+
+
+class Document(BaseModel):
+    """A part of a resource: camelCase on the wire, unknown fields refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True
+    )
+
+
+def duration_s(text: str) -> float:
+    """Seconds of a duration such as `500ms`, `30s`, `5m`, `1h`. Raises ValueError."""
+    match = _DURATION.match(text)
+    if match is None:
+        raise ValueError("must be a duration with one unit, such as 500ms, 30s, 5m or 1h")
+    return float(match[1]) * _UNIT_S[match[2]]
+
+
+def _positive(text: str) -> str:
+    if duration_s(text) <= 0:
+        raise ValueError("must be a positive duration")
+    return text
+
+
+def _any_duration(text: str) -> str:
+    duration_s(text)
+    return text
+
+
+PositiveDuration = Annotated[str, AfterValidator(_positive)]
+Duration = Annotated[str, AfterValidator(_any_duration)]
+
+
+def _handle(name: str) -> str:
+    if not name:
+        raise ValueError("Metadata name is required")
+    if _BAD_NAME.search(name):
+        raise ValueError("must not contain whitespace, '/', '}' or control characters")
+    return name
+
+
+def is_handle(name: str) -> bool:
+    """Whether `name` may name a resource."""
+    return bool(name) and _BAD_NAME.search(name) is None
+
+
+def _labels(labels: dict[str, str]) -> dict[str, str]:
+    for key in labels:
+        if not key or _SPACE.search(key):
+            raise ValueError(f"label key {key!r} must not be empty or contain whitespace")
+    return labels
+
+
+class Metadata(Document):
+    """Who the resource is."""
+
+    name: Annotated[str, Field(max_length=253), AfterValidator(_handle)]
+    labels: Annotated[dict[str, str], AfterValidator(_labels)] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)

@@ -1,0 +1,312 @@
+"""RestApi: an HTTP API, its operations, its upstreams and its policies."""
+
+import re
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, model_validator
+
+from bus.resources.document import ApiVersion, Document, Duration, Metadata, PositiveDuration
+
+GATEWAY_DEFAULT_VHOST = "_gateway_default_"
+RESERVED_CONTEXT = "/_gateway-health"
+
+_NAME = re.compile(r"^[a-zA-Z0-9\-_. ]+$")
+_VERSION = re.compile(r"^v?\d+(\.\d+)?(\.\d+)?$")
+_DEFINITION_NAME = re.compile(r"^[a-zA-Z0-9\-_]+$")
+_POLICY_VERSION = re.compile(r"^v\d+$")
+_HOST = re.compile(r"^(\*\.)?[a-zA-Z0-9_]([a-zA-Z0-9\-_.]*[a-zA-Z0-9_])?(:\d+)?$|^\*$")
+
+Method = Literal["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]
+
+
+def _display_name(text: str) -> str:
+    if not _NAME.match(text):
+        raise ValueError("may only hold letters, digits, spaces, '-', '_' and '.'")
+    return text
+
+
+def _version(text: str) -> str:
+    if not _VERSION.match(text):
+        raise ValueError("must follow the semantic versioning pattern, such as v1, v1.0 or v3.0.0")
+    return text
+
+
+def _context(text: str) -> str:
+    if not text:
+        raise ValueError("Context is required")
+    if not text.startswith("/"):
+        raise ValueError("Context must start with '/'")
+    if text != "/" and text.endswith("/"):
+        raise ValueError("Context must not end with '/'")
+    if "//" in text or re.search(r"[\s?#{}*]|[\x00-\x1f\x7f]", text.replace("$version", "")):
+        raise ValueError(
+            "Context must be a plain path: no '//', whitespace, '?', '#', '{', '}', '*'"
+        )
+    if text == RESERVED_CONTEXT or text.startswith(RESERVED_CONTEXT):
+        raise ValueError(f"Context must not use the reserved prefix {RESERVED_CONTEXT}")
+    return text
+
+
+def http_url(text: str, *, upstream: bool = False) -> str:
+    """`text` if it is an http or https URL with a host. Raises ValueError."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"URL is malformed: {error}") from error
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"{'Upstream ' if upstream else ''}URL must use http or https scheme")
+    if not parts.hostname:
+        raise ValueError("URL must include a host")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("URL must not include credentials")
+    if port is not None and not 0 < port < 65536:
+        raise ValueError("URL port must be between 1 and 65535")
+    if parts.query or "?" in text:
+        raise ValueError("URL must not include a query string")
+    if parts.fragment or "#" in text:
+        raise ValueError("URL must not include a fragment")
+    return text
+
+
+def _target_url(text: str) -> str:
+    http_url(text)
+    if urlsplit(text).path not in ("", "/"):
+        raise ValueError("URL must not include a path; use basePath")
+    return text
+
+
+def _upstream_url(text: str) -> str:
+    return http_url(text, upstream=True)
+
+
+def _base_path(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError("basePath must start with '/'")
+    if text != "/" and text.endswith("/"):
+        raise ValueError("basePath must not end with '/'")
+    if "?" in text or "#" in text:
+        raise ValueError("basePath must not include a query string or a fragment")
+    return text
+
+
+def _path(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError("Operation path must start with '/'")
+    if re.search(r"[\s?#]|[\x00-\x1f\x7f]", text):
+        raise ValueError("Operation path must not hold whitespace, '?' or '#'")
+    names: set[str] = set()
+    segments = text.split("/")[1:]
+    for position, segment in enumerate(segments):
+        if segment == "*" and position == len(segments) - 1:
+            continue
+        if "*" in segment:
+            raise ValueError("'*' is only allowed as the last segment of an operation path")
+        if "{" in segment or "}" in segment:
+            match = re.fullmatch(r"\{([^{}]+)\}", segment)
+            if match is None:
+                raise ValueError("a path parameter must fill a whole segment, such as /{id}")
+            if match[1] in names:
+                raise ValueError(f"path parameter {match[1]!r} is named twice")
+            names.add(match[1])
+    return text
+
+
+def _host(text: str) -> str:
+    if text != GATEWAY_DEFAULT_VHOST and not _HOST.match(text):
+        raise ValueError(f"{text!r} is not a host name; '*.' is allowed in front only")
+    return text
+
+
+def _hosts(text: str) -> str:
+    hosts = [host.strip() for host in text.split(";")]
+    if not all(hosts):
+        raise ValueError("hosts are separated by ';' and must not be empty")
+    for host in hosts:
+        _host(host)
+    return text
+
+
+def _policy_version(text: str) -> str:
+    if text and not _POLICY_VERSION.match(text):
+        raise ValueError(
+            "Policy version must be a major version such as v1, or empty for the latest"
+        )
+    return text
+
+
+class PolicyRef(Document):
+    """A policy of the catalogue, attached where this stands."""
+
+    name: Annotated[str, Field(min_length=1)]
+    version: Annotated[str, AfterValidator(_policy_version)] = ""
+    execution_condition: str | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class Resilience(Document):
+    """How long to wait for an upstream; `0s` waits for ever."""
+
+    timeout: Duration | None = None
+    idle_timeout: Duration | None = None
+
+
+class HeaderMatch(Document):
+    """A header a request must carry to be this operation."""
+
+    name: Annotated[str, Field(min_length=1)]
+    value: str
+    type: Literal["Exact", "RegularExpression"] = "Exact"
+
+    @model_validator(mode="after")
+    def _compiles(self) -> Self:
+        if self.type == "RegularExpression":
+            try:
+                re.compile(self.value)
+            except re.error as error:
+                raise ValueError(f"regular expression is invalid: {error}") from error
+        return self
+
+
+class PathMatch(Document):
+    """A path below the context."""
+
+    value: Annotated[str, AfterValidator(_path)]
+    type: Literal["Exact", "PathPrefix"] = "Exact"
+
+
+class OperationMatch(Document):
+    """The long form of an operation's method and path."""
+
+    method: Method
+    path: PathMatch
+    headers: tuple[HeaderMatch, ...] = ()
+
+
+class Operation(Document):
+    """One operation: `method` and `path`, or `match`."""
+
+    method: Method | None = None
+    path: Annotated[str, AfterValidator(_path)] | None = None
+    match: OperationMatch | None = None
+    policies: tuple[PolicyRef, ...] = ()
+    resilience: Resilience | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        short = self.method is not None or self.path is not None
+        if self.match is not None and short:
+            raise ValueError("give either method and path, or match, not both")
+        if self.match is None:
+            if self.method is None:
+                raise ValueError("Operation method is required")
+            if self.path is None:
+                raise ValueError("Operation path is required")
+        return self
+
+    @property
+    def matcher(self) -> OperationMatch:
+        """What a request must look like, in one form."""
+        if self.match is not None:
+            return self.match
+        assert self.method is not None
+        assert self.path is not None
+        return OperationMatch(method=self.method, path=PathMatch(value=self.path))
+
+
+class UpstreamTarget(Document):
+    """One address of an upstream definition."""
+
+    url: Annotated[str, AfterValidator(_target_url)]
+    weight: Annotated[int, Field(ge=0, le=100)] | None = None
+
+
+class UpstreamTimeout(Document):
+    """Timeouts of the connection to an upstream."""
+
+    connect: PositiveDuration | None = None
+
+
+class UpstreamDefinition(Document):
+    """A named upstream that `ref` and policies can point to."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    base_path: Annotated[str, AfterValidator(_base_path)] | None = None
+    timeout: UpstreamTimeout | None = None
+    upstreams: Annotated[tuple[UpstreamTarget, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if not _DEFINITION_NAME.match(self.name):
+            raise ValueError("Upstream definition name may only hold letters, digits, '-' and '_'")
+        if all(target.weight == 0 for target in self.upstreams):
+            raise ValueError("at least one upstream must have a weight above 0")
+        return self
+
+
+class Upstream(Document):
+    """Where requests go: a `url`, or a `ref` to an upstream definition."""
+
+    url: Annotated[str, AfterValidator(_upstream_url)] | None = None
+    ref: str | None = None
+    host_rewrite: Literal["auto", "manual"] = "auto"
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if (self.url is None) == (self.ref is None):
+            raise ValueError("exactly one of url and ref must be given")
+        return self
+
+
+class Upstreams(Document):
+    """The production upstream and, if there is one, the sandbox."""
+
+    main: Upstream
+    sandbox: Upstream | None = None
+
+
+class Vhosts(Document):
+    """The hosts an API answers on; `_gateway_default_` stands for the gateway's own domains."""
+
+    main: Annotated[str, AfterValidator(_hosts)]
+    sandbox: Annotated[str, AfterValidator(_host)] | None = None
+
+
+class RestApiSpec(Document):
+    """What the API is."""
+
+    display_name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_display_name)]
+    version: Annotated[str, Field(min_length=1), AfterValidator(_version)]
+    context: Annotated[str, Field(max_length=200), AfterValidator(_context)]
+    upstream_definitions: tuple[UpstreamDefinition, ...] = ()
+    upstream: Upstreams
+    vhosts: Vhosts | None = None
+    subscription_plans: tuple[str, ...] = ()
+    policies: tuple[PolicyRef, ...] = ()
+    resilience: Resilience | None = None
+    operations: tuple[Operation, ...]
+    deployment_state: Literal["deployed", "undeployed"] = "deployed"
+
+    @property
+    def resolved_context(self) -> str:
+        """The context with `$version` replaced."""
+        return self.context.replace("$version", self.version)
+
+    def definition(self, name: str) -> UpstreamDefinition | None:
+        """The upstream definition of that name."""
+        return next((one for one in self.upstream_definitions if one.name == name), None)
+
+
+class RestApi(Document):
+    """A RestApi resource as applied. Cross-field rules live in `controller` validation."""
+
+    api_version: ApiVersion
+    kind: Literal["RestApi"]
+    metadata: Metadata
+    spec: RestApiSpec
+
+    @property
+    def id(self) -> str:
+        """The handle."""
+        return self.metadata.name

@@ -1,0 +1,1 @@
+"""The management REST API, the record in SQL, and the outbox."""

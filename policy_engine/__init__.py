@@ -1,0 +1,1 @@
+"""What a policy means: parameters in, Envoy filters (or Python hooks) out."""

@@ -1,0 +1,52 @@
+"""What can be wrong with a policy in a resource.
+
+* PolicyError
+  - UnknownPolicy       no such name or major version: tell the user which there are
+  - InvalidParameters   the parameters do not fit: tell the user which, and why
+  - PolicyNotCompiled   the policy cannot be said to Envoy here: only this API is refused
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One wrong parameter."""
+
+    path: str  # below params, e.g. `request.headers[0].name`; empty for params as a whole
+    message: str
+
+
+class PolicyError(Exception):
+    """Anything wrong with the use of a policy."""
+
+
+class UnknownPolicy(PolicyError):
+    """No policy of this name and version is loaded."""
+
+    def __init__(self, name: str, version: str) -> None:
+        wanted = f"{name} {version}".strip()
+        super().__init__(f"policy {wanted!r} not found in loaded policy definitions")
+        self.name = name
+        self.version = version
+
+
+class InvalidParameters(PolicyError):
+    """The parameters of a policy do not fit its model."""
+
+    def __init__(self, name: str, faults: tuple[Fault, ...]) -> None:
+        super().__init__(
+            f"parameters of policy {name!r} are invalid: "
+            + "; ".join(f"{fault.path}: {fault.message}".lstrip(": ") for fault in faults)
+        )
+        self.name = name
+        self.faults = faults
+
+
+class PolicyNotCompiled(PolicyError):
+    """The policy is valid but has no meaning where it stands."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"policy {name!r}: {reason}")
+        self.name = name
+        self.reason = reason

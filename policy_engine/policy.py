@@ -1,0 +1,166 @@
+"""The one interface of the catalogue: what a policy is, and what it compiles to.
+
+A policy is one file: a pydantic model of its parameters, and what it adds to Envoy's
+configuration. Documents are JSON-shaped, as Envoy's own configuration files are.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+Document = dict[str, Any]
+"""A part of Envoy's configuration, JSON-shaped, snake_case field names, `@type` in every Any."""
+
+Level = Literal["api", "operation"]
+
+
+def typed(message: str, fields: Document | None = None) -> Document:
+    """`fields` as an Any of Envoy message `message` (full name)."""
+    return {"@type": f"type.googleapis.com/{message}", **(fields or {})}
+
+
+class Version(NamedTuple):
+    """A policy's version; resources name the major only (`v1`)."""
+
+    major: int
+    minor: int
+    patch: int
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}.{self.patch}"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A caller's key, as a digest."""
+
+    digest: str  # lower-case hex SHA-256
+    application: str  # who it is; shown on usage events
+    issuer: str | None = None
+
+
+@dataclass(slots=True)
+class Scope:
+    """Where a policy is attached: the facts it may compile against.
+
+    One Scope serves all policies of one attachment in written order; `unique` keeps count.
+    """
+
+    level: Level
+    api_id: str
+    api_name: str
+    api_version: str
+    context: str  # resolved; `/` for the root
+    credentials: tuple[Credential, ...] = ()  # the live keys of the API
+    _taken: dict[str, int] = field(default_factory=dict)
+
+    def unique(self, name: str) -> str:
+        """A filter name that no other filter of this attachment has: `api.cors`, `api.cors-2`."""
+        count = self._taken[name] = self._taken.get(name, 0) + 1
+        return f"{self.level}.{name}" if count == 1 else f"{self.level}.{name}-{count}"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpFilter:
+    """One filter of a chain."""
+
+    name: str  # from Scope.unique
+    config: Document  # with `@type`
+    per_route: Document | None = None
+    """For filters that read the route: goes to `typed_per_filter_config` under `name`."""
+
+
+@dataclass(frozen=True, slots=True)
+class DirectAnswer:
+    """The policy answers itself: no upstream is called, nothing behind it in the chain runs."""
+
+    status: int
+    body: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """A CORS preflight answered by the gateway: one more route per path that the policy guards.
+
+    `match_headers` are Envoy HeaderMatchers beside the method OPTIONS; tried in order.
+    """
+
+    name: str
+    match_headers: tuple[Document, ...]
+    answer: DirectAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """How an answer that an Envoy filter gives by itself is dressed by the listener.
+
+    Matched by `%RESPONSE_CODE_DETAILS%`: equal to `details`, or starting with it if `prefix`.
+    """
+
+    details: str
+    status: int
+    body: Document  # the JSON body
+    prefix: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Policy(BaseModel):
+    """A policy and its parameters. Unknown parameters are refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True
+    )
+
+    name: ClassVar[str]
+    version: ClassVar[Version]
+    refusals: ClassVar[tuple[Refusal, ...]] = ()
+    example: ClassVar[Document]
+    """Parameters that stand in the documentation, and that a test compiles and runs."""
+
+    @abstractmethod
+    def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        """The filters of the policy, in the order requests meet them. Raises PolicyNotCompiled."""
+
+    def answer(self) -> DirectAnswer | None:
+        """What the policy answers instead of the upstream, if it always does."""
+        return None
+
+    def preflights(self) -> tuple[Preflight, ...]:
+        """The CORS preflight routes the policy adds beside each path it guards."""
+        return ()
+
+    def route_fields(self, scope: Scope) -> Document:
+        """Fields for Envoy's `RouteAction` (rewrites, hosts, timeouts); later policies win."""
+        del scope
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """All policies of one attachment, compiled."""
+
+    filters: tuple[HttpFilter, ...] = ()
+    answer: DirectAnswer | None = None  # set: the chain ends here, lower levels do not run
+    preflights: tuple[tuple[Preflight, tuple[HttpFilter, ...]], ...] = ()
+    """Each preflight with the filters that stand before its policy."""
+    route_fields: Document = field(default_factory=dict)
+
+
+def compile_chain(policies: Iterable[Policy], scope: Scope) -> Chain:
+    """The chain of `policies` in written order. Raises PolicyNotCompiled."""
+    filters: list[HttpFilter] = []
+    preflights: list[tuple[Preflight, tuple[HttpFilter, ...]]] = []
+    route_fields: Document = {}
+    for policy in policies:
+        preflights.extend((one, tuple(filters)) for one in policy.preflights())
+        filters.extend(policy.filters(scope))
+        route_fields |= policy.route_fields(scope)
+        answer = policy.answer()
+        if answer is not None:
+            return Chain(tuple(filters), answer, tuple(preflights), route_fields)
+    return Chain(tuple(filters), None, tuple(preflights), route_fields)

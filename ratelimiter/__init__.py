@@ -1,0 +1,1 @@
+"""Limits and quotas that routers share."""

@@ -1,0 +1,1 @@
+"""Compiles APIs to Envoy resources and serves them over delta ADS."""
