@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+import bus.usage  # noqa: F401  registers its events wherever the bus is used
 from bus.events import Event
 
 

@@ -1,0 +1,75 @@
+"""Usage events: what the routers served, and what of it could not be kept.
+
+A batch is columnar: what repeats is said once (`groups`), what differs is one list per fact. That
+keeps a request at about 20 bytes of JSON, and lets readers count without an object per request.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from bus.events import Event
+from bus.subjects import Family
+
+Column = tuple[Annotated[int, Field(ge=0)], ...]
+"""One number per request of the batch, in the order of the access log."""
+
+
+class ServedGroup(BaseModel):
+    """What requests of one batch have in common."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    route: str = ""
+    """Envoy's route name: a `bus.route_key.RouteKey`, another name, or empty: no route matched."""
+    application: str = ""
+    """Who called, as the authenticating policy said; empty when nobody asked."""
+    status: Annotated[int, Field(ge=0, le=999)] = 0
+    """HTTP status; 0 when the caller left before an answer."""
+    details: str = ""
+    """Envoy's response code details up to the first `{`: `via_upstream`, `local_rate_limited`."""
+
+
+class RequestsServed(Event, kind="usage.requests-served", family=Family.USAGE):
+    """Requests that one router has finished: one batch of its access log."""
+
+    node: str  # Envoy's node id
+    since_ms: Annotated[int, Field(ge=0)]  # start of the earliest request, Unix time
+    groups: tuple[ServedGroup, ...]
+    group: Column  # index into `groups`
+    after_ms: Column  # start of the request, after `since_ms`
+    duration_us: Column  # first byte received to last byte sent
+    upstream_us: Column  # of these, waiting for the upstream; 0 when none was called
+    request_bytes: Column  # headers and body
+    response_bytes: Column  # headers and body
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Keyed by router: a batch holds requests of many APIs."""
+        return (self.node or "unknown",)
+
+    @model_validator(mode="after")
+    def _columns_fit(self) -> Self:
+        count = len(self.group)
+        for name in ("after_ms", "duration_us", "upstream_us", "request_bytes", "response_bytes"):
+            if len(getattr(self, name)) != count:
+                raise ValueError(f"column {name} does not have {count} entries")
+        if count and max(self.group) >= len(self.groups):
+            raise ValueError("column group points beyond groups")
+        return self
+
+
+class AccessLogGap(Event, kind="usage.access-log-gap", family=Family.USAGE):
+    """Access-log entries of one router that were received and could not be kept."""
+
+    node: str
+    entries: Annotated[int, Field(ge=1)]
+    """How many; an access-log message that could not be read at all counts as one."""
+    since_ms: Annotated[int, Field(ge=0)]  # first loss, Unix time
+    until_ms: Annotated[int, Field(ge=0)]  # last loss, Unix time
+    reason: Literal["buffer-full", "unreadable"]
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Keyed by router."""
+        return (self.node or "unknown",)
