@@ -73,7 +73,7 @@ async def test_a_request_passes_through_envoy_to_the_backend() -> None:
 
 
 async def test_a_bootstrap_that_envoy_refuses_is_told_in_its_own_words() -> None:
-    with pytest.raises(EnvoyFailed, match=r"no such\s+field:\s+'nonsense'"):
+    with pytest.raises(EnvoyFailed, match="'nonsense'"):
         async with envoy({"nonsense": 1}):
             pass
 
