@@ -75,5 +75,16 @@ class WorkSharer(Protocol):
 class Bus(Publisher, StateFollower, WorkSharer, Protocol):
     """All of it."""
 
-    connected: bool
-    """Whether the broker is reachable right now."""
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is reachable, and its streams are in place, right now."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """How often the broker was found to have lost what it had stored, 0 at first."""
+        ...
+
+    async def next_epoch(self, seen: int) -> int:
+        """Wait until `epoch` is above `seen`; return it. The owner of the record tells all again."""
+        ...

@@ -27,6 +27,13 @@ def token(text: str) -> str:
     return "".join(chr(byte) if chr(byte) in _PLAIN else f"={byte:02X}" for byte in text.encode())
 
 
+def untoken(text: str) -> str:
+    """The text that `token` made `text` of; bytes that are not UTF-8 are replaced."""
+    head, *escapes = text.split("=")
+    tail = b"".join(bytes.fromhex(part[:2]) + part[2:].encode() for part in escapes)
+    return (head.encode() + tail).decode(errors="replace")
+
+
 def subject(org: str, gateway: str, family: Family, *rest: str) -> str:
     """The subject of one event; every part is made a token."""
     return ".".join((ROOT, token(org), token(gateway), family, *(token(part) for part in rest)))
