@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 API_VERSION = "gateway.api-platform.wso2.com/v1"
 ApiVersion = Literal[
@@ -13,7 +14,9 @@ ApiVersion = Literal[
     "gateway.api-platform.wso2.com/v1alpha2",
 ]
 
-_DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h)$")
+MAX_DURATION_S = 10_000 * 3600.0
+
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BAD_NAME = re.compile(r"[\s/}\x00-\x1f\x7f]")
 _SPACE = re.compile(r"\s")
@@ -27,12 +30,20 @@ class Document(BaseModel):
     )
 
 
+def wrong(reason: str, *below: str | int) -> PydanticCustomError:
+    """For model validators: the fault lies in the field at `below`, under the model itself."""
+    return PydanticCustomError("wrong", "{reason}", {"reason": reason, "below": below})
+
+
 def duration_s(text: str) -> float:
     """Seconds of a duration such as `500ms`, `30s`, `5m`, `1h`. Raises ValueError."""
-    match = _DURATION.match(text)
+    match = _DURATION.fullmatch(text)
     if match is None:
         raise ValueError("must be a duration with one unit, such as 500ms, 30s, 5m or 1h")
-    return float(match[1]) * _UNIT_S[match[2]]
+    seconds = float(match[1]) * _UNIT_S[match[2]]
+    if seconds > MAX_DURATION_S:
+        raise ValueError("must not be longer than 10000h")
+    return seconds
 
 
 def _positive(text: str) -> str:

@@ -6,28 +6,39 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from bus.resources.document import ApiVersion, Document, Duration, Metadata, PositiveDuration
+from bus.resources.document import (
+    ApiVersion,
+    Document,
+    Duration,
+    Metadata,
+    PositiveDuration,
+    wrong,
+)
 
 GATEWAY_DEFAULT_VHOST = "_gateway_default_"
 RESERVED_CONTEXT = "/_gateway-health"
 
-_NAME = re.compile(r"^[a-zA-Z0-9\-_. ]+$")
-_VERSION = re.compile(r"^v?\d+(\.\d+)?(\.\d+)?$")
-_DEFINITION_NAME = re.compile(r"^[a-zA-Z0-9\-_]+$")
-_POLICY_VERSION = re.compile(r"^v\d+$")
-_HOST = re.compile(r"^(\*\.)?[a-zA-Z0-9_]([a-zA-Z0-9\-_.]*[a-zA-Z0-9_])?(:\d+)?$|^\*$")
+_NAME = re.compile(r"[a-zA-Z0-9\-_. ]+")
+_VERSION = re.compile(r"v?[0-9]+(\.[0-9]+)?(\.[0-9]+)?")
+_DEFINITION_NAME = re.compile(r"[a-zA-Z0-9\-_]+")
+_POLICY_VERSION = re.compile(r"v[0-9]+")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-zA-Z\-]+")
+_URL_HOST = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9\-_.]*[a-zA-Z0-9_.])?|\[[0-9a-fA-F:.]+\]")
+_VHOST = re.compile(r"(\*\.)?[a-zA-Z0-9_]([a-zA-Z0-9\-_.]*[a-zA-Z0-9_])?(:[0-9]+)?|\*")
+_SPACE_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f]")
+_NOT_RE2 = re.compile(r"\(\?(?:=|!|<=|<!|>|P=|\()|(?<!\\)(?:\\\\)*\\[1-9]")
 
 Method = Literal["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]
 
 
 def _display_name(text: str) -> str:
-    if not _NAME.match(text):
+    if not _NAME.fullmatch(text):
         raise ValueError("may only hold letters, digits, spaces, '-', '_' and '.'")
     return text
 
 
 def _version(text: str) -> str:
-    if not _VERSION.match(text):
+    if not _VERSION.fullmatch(text):
         raise ValueError("must follow the semantic versioning pattern, such as v1, v1.0 or v3.0.0")
     return text
 
@@ -39,17 +50,25 @@ def _context(text: str) -> str:
         raise ValueError("Context must start with '/'")
     if text != "/" and text.endswith("/"):
         raise ValueError("Context must not end with '/'")
-    if "//" in text or re.search(r"[\s?#{}*]|[\x00-\x1f\x7f]", text.replace("$version", "")):
+    if "//" in text or re.search(r"[?#{}*\\]", text) or _SPACE_OR_CONTROL.search(text):
         raise ValueError(
-            "Context must be a plain path: no '//', whitespace, '?', '#', '{', '}', '*'"
+            "Context must be a plain path: no '//', whitespace, '\\', '?', '#', '{', '}', '*'"
         )
-    if text == RESERVED_CONTEXT or text.startswith(RESERVED_CONTEXT):
+    _no_dot_segments(text, "Context")
+    if text.startswith(RESERVED_CONTEXT):
         raise ValueError(f"Context must not use the reserved prefix {RESERVED_CONTEXT}")
     return text
 
 
+def _no_dot_segments(path: str, what: str) -> None:
+    if {".", ".."} & set(path.split("/")):
+        raise ValueError(f"{what} must not hold the segments '.' and '..'")
+
+
 def http_url(text: str, *, upstream: bool = False) -> str:
     """`text` if it is an http or https URL with a host. Raises ValueError."""
+    if _SPACE_OR_CONTROL.search(text):
+        raise ValueError("URL must not include whitespace or control characters")
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -61,11 +80,14 @@ def http_url(text: str, *, upstream: bool = False) -> str:
         raise ValueError("URL must include a host")
     if parts.username is not None or parts.password is not None:
         raise ValueError("URL must not include credentials")
-    if port is not None and not 0 < port < 65536:
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    if not _URL_HOST.fullmatch(host):
+        raise ValueError(f"URL host {parts.hostname!r} is not a host name or an IP address")
+    if port == 0:
         raise ValueError("URL port must be between 1 and 65535")
-    if parts.query or "?" in text:
+    if "?" in text:
         raise ValueError("URL must not include a query string")
-    if parts.fragment or "#" in text:
+    if "#" in text:
         raise ValueError("URL must not include a fragment")
     return text
 
@@ -88,14 +110,21 @@ def _base_path(text: str) -> str:
         raise ValueError("basePath must not end with '/'")
     if "?" in text or "#" in text:
         raise ValueError("basePath must not include a query string or a fragment")
+    if _SPACE_OR_CONTROL.search(text):
+        raise ValueError("basePath must not include whitespace or control characters")
     return text
 
 
 def _path(text: str) -> str:
+    if not text:
+        raise ValueError("Operation path is required")
     if not text.startswith("/"):
         raise ValueError("Operation path must start with '/'")
-    if re.search(r"[\s?#]|[\x00-\x1f\x7f]", text):
+    if re.search(r"[?#]", text) or _SPACE_OR_CONTROL.search(text):
         raise ValueError("Operation path must not hold whitespace, '?' or '#'")
+    if "//" in text:
+        raise ValueError("Operation path must not hold '//'")
+    _no_dot_segments(text, "Operation path")
     names: set[str] = set()
     segments = text.split("/")[1:]
     for position, segment in enumerate(segments):
@@ -114,7 +143,7 @@ def _path(text: str) -> str:
 
 
 def _host(text: str) -> str:
-    if text != GATEWAY_DEFAULT_VHOST and not _HOST.match(text):
+    if text != GATEWAY_DEFAULT_VHOST and not _VHOST.fullmatch(text):
         raise ValueError(f"{text!r} is not a host name; '*.' is allowed in front only")
     return text
 
@@ -123,16 +152,32 @@ def _hosts(text: str) -> str:
     hosts = [host.strip() for host in text.split(";")]
     if not all(hosts):
         raise ValueError("hosts are separated by ';' and must not be empty")
+    seen: set[str] = set()
     for host in hosts:
         _host(host)
+        if host.lower() in seen:
+            raise ValueError(f"host {host!r} is given twice")
+        seen.add(host.lower())
     return text
 
 
 def _policy_version(text: str) -> str:
-    if text and not _POLICY_VERSION.match(text):
+    if text and not _POLICY_VERSION.fullmatch(text):
         raise ValueError(
             "Policy version must be a major version such as v1, or empty for the latest"
         )
+    return text
+
+
+def _definition_name(text: str) -> str:
+    if not _DEFINITION_NAME.fullmatch(text):
+        raise ValueError("Upstream definition name may only hold letters, digits, '-' and '_'")
+    return text
+
+
+def _header_name(text: str) -> str:
+    if not _HEADER_NAME.fullmatch(text):
+        raise ValueError(f"{text!r} is not a header name")
     return text
 
 
@@ -155,17 +200,19 @@ class Resilience(Document):
 class HeaderMatch(Document):
     """A header a request must carry to be this operation."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(min_length=1), AfterValidator(_header_name)]
     value: str
     type: Literal["Exact", "RegularExpression"] = "Exact"
 
     @model_validator(mode="after")
     def _compiles(self) -> Self:
         if self.type == "RegularExpression":
+            if _NOT_RE2.search(self.value):
+                raise wrong("look-around and back-references are not supported (RE2)", "value")
             try:
                 re.compile(self.value)
             except re.error as error:
-                raise ValueError(f"regular expression is invalid: {error}") from error
+                raise wrong(f"regular expression is invalid: {error}", "value") from error
         return self
 
 
@@ -197,12 +244,12 @@ class Operation(Document):
     def _one_form(self) -> Self:
         short = self.method is not None or self.path is not None
         if self.match is not None and short:
-            raise ValueError("give either method and path, or match, not both")
+            raise wrong("give either method and path, or match, not both", "match")
         if self.match is None:
             if self.method is None:
-                raise ValueError("Operation method is required")
+                raise wrong("Operation method is required", "method")
             if self.path is None:
-                raise ValueError("Operation path is required")
+                raise wrong("Operation path is required", "path")
         return self
 
     @property
@@ -231,17 +278,15 @@ class UpstreamTimeout(Document):
 class UpstreamDefinition(Document):
     """A named upstream that `ref` and policies can point to."""
 
-    name: Annotated[str, Field(min_length=1, max_length=100)]
+    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_definition_name)]
     base_path: Annotated[str, AfterValidator(_base_path)] | None = None
     timeout: UpstreamTimeout | None = None
     upstreams: Annotated[tuple[UpstreamTarget, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _named(self) -> Self:
-        if not _DEFINITION_NAME.match(self.name):
-            raise ValueError("Upstream definition name may only hold letters, digits, '-' and '_'")
+    def _weighted(self) -> Self:
         if all(target.weight == 0 for target in self.upstreams):
-            raise ValueError("at least one upstream must have a weight above 0")
+            raise wrong("at least one upstream must have a weight above 0", "upstreams")
         return self
 
 
@@ -249,7 +294,7 @@ class Upstream(Document):
     """Where requests go: a `url`, or a `ref` to an upstream definition."""
 
     url: Annotated[str, AfterValidator(_upstream_url)] | None = None
-    ref: str | None = None
+    ref: Annotated[str, Field(min_length=1)] | None = None
     host_rewrite: Literal["auto", "manual"] = "auto"
 
     @model_validator(mode="after")
@@ -273,6 +318,12 @@ class Vhosts(Document):
     sandbox: Annotated[str, AfterValidator(_host)] | None = None
 
 
+def _some_operations(operations: tuple[Operation, ...]) -> tuple[Operation, ...]:
+    if not operations:
+        raise ValueError("At least one operation is required")
+    return operations
+
+
 class RestApiSpec(Document):
     """What the API is."""
 
@@ -285,7 +336,7 @@ class RestApiSpec(Document):
     subscription_plans: tuple[str, ...] = ()
     policies: tuple[PolicyRef, ...] = ()
     resilience: Resilience | None = None
-    operations: tuple[Operation, ...]
+    operations: Annotated[tuple[Operation, ...], AfterValidator(_some_operations)]
     deployment_state: Literal["deployed", "undeployed"] = "deployed"
 
     @property
@@ -310,3 +361,10 @@ class RestApi(Document):
     def id(self) -> str:
         """The handle."""
         return self.metadata.name
+
+    def rendered(self) -> Self:
+        """The resource as the data plane sees it: `$version` is replaced in the context."""
+        if "$version" not in self.spec.context:
+            return self
+        spec = self.spec.model_copy(update={"context": self.spec.resolved_context})
+        return self.model_copy(update={"spec": spec})
