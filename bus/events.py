@@ -111,6 +111,20 @@ class ApiKeyRevoked(Event, kind="api-key.revoked", family=Family.STATE):
         return ("api-key", self.api_kind, self.api_id, self.name)
 
 
+class RecordPublished(Event, kind="record.published", family=Family.STATE):
+    """All that is on record has been published before this: the state is whole.
+
+    Until it was seen, a follower knows nothing by the absence of an API.
+    """
+
+    apis: int  # how many APIs the record held
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """One per gateway."""
+        return ("record",)
+
+
 # -- router: what the routers made of it -------------------------------------------------------
 
 

@@ -1,0 +1,140 @@
+"""What a router is started with: where its configuration comes from, and its own limits."""
+
+from pathlib import Path
+from typing import Any
+
+from policy_engine.policy import typed
+from xds.settings import XdsSettings
+
+Document = dict[str, Any]
+
+XDS_CLUSTER, ACCESS_LOG_CLUSTER = "signalbox-xds", "signalbox-access-log"
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_STATS = (
+    "cluster.*.upstream_rq_",
+    "cluster_manager.",
+    "http.http.",
+    "http.https.",
+    "listener_manager.",
+    "overload.",
+    "server.",
+)
+
+
+def bootstrap(
+    settings: XdsSettings,
+    *,
+    node: str,
+    xds_socket: Path | None = None,
+    xds_address: tuple[str, int] | None = None,
+    access_log_socket: Path | None = None,
+    access_log_address: tuple[str, int] | None = None,
+) -> Document:
+    """Envoy's bootstrap. Each service is reached by its Unix socket or its TCP address."""
+    clusters = [_service(XDS_CLUSTER, xds_socket, xds_address)]
+    if access_log_socket is not None or access_log_address is not None:
+        clusters.append(_service(ACCESS_LOG_CLUSTER, access_log_socket, access_log_address))
+    ads: Document = {"ads": {}, "resource_api_version": "V3"}
+    max_heap_bytes = settings.max_heap_mb << 20
+    return {
+        "node": {"id": node, "cluster": "signalbox"},
+        "admin": {
+            "address": {
+                "socket_address": {
+                    "address": "127.0.0.1",
+                    "port_value": settings.envoy_admin_port,
+                }
+            }
+        },
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER}}],
+                "set_node_on_first_message_only": True,
+            },
+            "lds_config": ads,
+            "cds_config": ads,
+        },
+        "static_resources": {"clusters": clusters},
+        # 20 KB a cluster instead of 48: only what dashboards show is counted
+        "stats_config": {
+            "stats_matcher": {
+                "inclusion_list": {
+                    "patterns": [
+                        {"prefix": prefix}
+                        for prefix in _STATS
+                        if not prefix.startswith("cluster.*")
+                    ]
+                    + [{"prefix": f"cluster.{XDS_CLUSTER}."}]
+                }
+            }
+        },
+        "overload_manager": {
+            "refresh_interval": "0.25s",
+            "resource_monitors": [
+                {
+                    "name": "envoy.resource_monitors.fixed_heap",
+                    "typed_config": typed(
+                        "envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig",
+                        {"max_heap_size_bytes": max_heap_bytes},
+                    ),
+                },
+                {
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": typed(
+                        "envoy.extensions.resource_monitors.downstream_connections.v3"
+                        ".DownstreamConnectionsConfig",
+                        {
+                            "max_active_downstream_connections": (
+                                settings.max_downstream_connections
+                            )
+                        },
+                    ),
+                },
+            ],
+            "actions": [
+                _overload("envoy.overload_actions.shrink_heap", 0.95),
+                _overload("envoy.overload_actions.stop_accepting_requests", 0.98),
+            ],
+        },
+    }
+
+
+def _overload(name: str, at: float) -> Document:
+    return {
+        "name": name,
+        "triggers": [{"name": "envoy.resource_monitors.fixed_heap", "threshold": {"value": at}}],
+    }
+
+
+def _service(name: str, path: Path | None, address: tuple[str, int] | None) -> Document:
+    """A cluster for one of our own gRPC services."""
+    if path is not None:
+        where: Document = {"pipe": {"path": str(path)}}
+    elif address is not None:
+        where = {"socket_address": {"address": address[0], "port_value": address[1]}}
+    else:
+        raise ValueError(f"{name} has neither a socket nor an address")
+    resolved = path is not None or (address is not None and address[0].replace(".", "").isdigit())
+    return {
+        "name": name,
+        "type": "STATIC" if resolved else "STRICT_DNS",
+        "connect_timeout": "1s",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": where}}]}],
+        },
+        "typed_extension_protocol_options": {
+            _HTTP_OPTIONS: typed(
+                _HTTP_OPTIONS,
+                {
+                    "explicit_http_config": {
+                        "http2_protocol_options": {
+                            "connection_keepalive": {"interval": "10s", "timeout": "5s"}
+                        }
+                    }
+                },
+            )
+        },
+    }

@@ -1,0 +1,1 @@
+"""Pure: an API in, Envoy resources out."""

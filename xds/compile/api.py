@@ -1,0 +1,347 @@
+"""One API as Envoy sees it, before it shares a scope with others.
+
+`compile_api` is pure. Its result holds routes without hosts; `xds.compile.scopes` puts them in
+virtual hosts.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from bus.resources.document import duration_s
+from bus.resources.rest_api import (
+    GATEWAY_DEFAULT_VHOST,
+    Operation,
+    PolicyRef,
+    Resilience,
+    RestApi,
+    RestApiSpec,
+    Upstream,
+)
+from bus.route_key import RouteKey
+from policy_engine.errors import PolicyError
+from policy_engine.policy import (
+    Chain,
+    Credential,
+    DirectAnswer,
+    HttpFilter,
+    Level,
+    Policy,
+    Preflight,
+    Scope,
+    compile_chain,
+    typed,
+)
+from xds.compile.clusters import Target, resolve
+from xds.compile.paths import PathRoute, first_literal, path_routes, rank, segments
+from xds.errors import NotCompiled
+from xds.settings import XdsSettings
+
+Document = dict[str, Any]
+
+API_SLOT, OPERATION_SLOT = "chain0", "chain1"
+_CHAIN = "envoy.extensions.filters.http.filter_chain.v3.FilterChainConfigPerRoute"
+_OFF = typed("envoy.config.route.v3.FilterConfig", {"disabled": True})
+
+
+class Catalogue(Protocol):
+    """Where policies come from."""
+
+    def parse(self, ref: PolicyRef) -> Policy:
+        """The policy that `ref` names, with its parameters. Raises PolicyError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ApiRoute:
+    """One Envoy route of an API, on any host."""
+
+    order: tuple[Any, ...]  # sorts the routes of one virtual host, most specific first
+    first_segment: str | None  # of the operation path: `` for `/`, None for a parameter or `*`
+    tree_segments: tuple[str, ...]  # leading literal segments of the operation path
+    document: Document  # a Route; its name lacks the host, see `key`
+    key: RouteKey
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Routes that are served on the same hosts."""
+
+    hosts: tuple[str, ...]
+    routes: tuple[ApiRoute, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledApi:
+    """All that an API is to Envoy."""
+
+    api_id: str
+    revision: int
+    context: str  # resolved; empty for the root
+    sites: tuple[Site, ...]
+    chain: Mapping[str, Document]  # typed_per_filter_config of the API level
+    clusters: Mapping[str, Document] = field(default_factory=dict)  # name -> Cluster
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Every host the API answers on; `*` is any."""
+        return frozenset(host for site in self.sites for host in site.hosts)
+
+
+def chain_slot(filters: Sequence[HttpFilter], slot: str) -> dict[str, Document]:
+    """`filters` in `slot`, as typed_per_filter_config entries; nothing for no filters."""
+    if not filters:
+        return {}
+    chain = typed(
+        _CHAIN,
+        {
+            "filter_chain": {
+                "filters": [{"name": one.name, "typed_config": one.config} for one in filters]
+            }
+        },
+    )
+    return {slot: chain} | {one.name: one.per_route for one in filters if one.per_route is not None}
+
+
+def compile_api(
+    api: RestApi,
+    revision: int,
+    credentials: tuple[Credential, ...],
+    catalogue: Catalogue,
+    settings: XdsSettings,
+) -> CompiledApi:
+    """`api` as Envoy routes, chains and clusters. Raises NotCompiled."""
+    spec = api.spec
+    context = "" if spec.resolved_context == "/" else spec.resolved_context
+    if spec.deployment_state == "undeployed":
+        return CompiledApi(api.id, revision, context, (), {})
+    try:
+        return _compile(api, revision, context, credentials, catalogue, settings)
+    except (PolicyError, ValueError) as error:
+        raise NotCompiled(api.id, str(error)) from error
+
+
+def _compile(
+    api: RestApi,
+    revision: int,
+    context: str,
+    credentials: tuple[Credential, ...],
+    catalogue: Catalogue,
+    settings: XdsSettings,
+) -> CompiledApi:
+    spec = api.spec
+
+    def chain_of(refs: Sequence[PolicyRef], level: Level) -> Chain:
+        scope = Scope(
+            level=level,
+            api_id=api.id,
+            api_name=spec.display_name,
+            api_version=spec.version,
+            context=context or "/",
+            credentials=credentials,
+        )
+        return compile_chain((catalogue.parse(ref) for ref in refs), scope)
+
+    api_chain = chain_of(spec.policies, "api")
+    operation_chains = [chain_of(one.policies, "operation") for one in spec.operations]
+    clusters: dict[str, Document] = {}
+    sites: list[Site] = []
+    for hosts, upstream in _served_on(spec, settings):
+        target, cluster = resolve(spec, upstream, settings.upstream_connect_timeout_s)
+        clusters[cluster["name"]] = cluster
+        writer = _SiteWriter(api, context, target, api_chain, settings)
+        routes: list[ApiRoute] = []
+        for position, (operation, chain) in enumerate(
+            zip(spec.operations, operation_chains, strict=True)
+        ):
+            routes.extend(writer.operation(position, operation, chain))
+        routes.sort(key=lambda one: one.order)
+        sites.append(Site(hosts, _unique(routes)))
+    return CompiledApi(
+        api.id, revision, context, tuple(sites), chain_slot(api_chain.filters, API_SLOT), clusters
+    )
+
+
+def _served_on(
+    spec: RestApiSpec, settings: XdsSettings
+) -> Iterator[tuple[tuple[str, ...], Upstream]]:
+    """The hosts of the main and of the sandbox upstream."""
+    main = spec.vhosts.main if spec.vhosts is not None else GATEWAY_DEFAULT_VHOST
+    yield _hosts(main, settings.gateway_domains), spec.upstream.main
+    if spec.upstream.sandbox is not None:
+        sandbox = spec.vhosts.sandbox if spec.vhosts is not None else None
+        hosts = _hosts(sandbox or GATEWAY_DEFAULT_VHOST, settings.gateway_sandbox_domains)
+        yield hosts, spec.upstream.sandbox
+
+
+def _hosts(declared: str, default: tuple[str, ...]) -> tuple[str, ...]:
+    hosts: dict[str, None] = {}
+    for host in declared.split(";"):
+        name = host.strip().lower()
+        names = default if name == GATEWAY_DEFAULT_VHOST else (_without_port(name),)
+        hosts |= dict.fromkeys(names)
+    return tuple(hosts)
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdigit() else host
+
+
+def _unique(routes: Sequence[ApiRoute]) -> tuple[ApiRoute, ...]:
+    """Without those that an earlier route with the same match hides."""
+    kept: list[ApiRoute] = []
+    known: set[str] = set()
+    for route in routes:
+        fingerprint = repr(route.document["match"])
+        if fingerprint not in known:
+            known.add(fingerprint)
+            kept.append(route)
+    return tuple(kept)
+
+
+@dataclass(frozen=True, slots=True)
+class _SiteWriter:
+    """Writes the routes of one site of one API."""
+
+    api: RestApi
+    context: str
+    target: Target
+    api_chain: Chain
+    settings: XdsSettings
+
+    def operation(self, position: int, operation: Operation, chain: Chain) -> Iterator[ApiRoute]:
+        """The routes of an operation, its preflights first."""
+        matcher = operation.matcher
+        parts = segments(matcher.path.value, prefix=matcher.path.type == "PathPrefix")
+        headers = [_header_matcher(one.name, one.value, one.type) for one in matcher.headers]
+        key = RouteKey(
+            matcher.method,
+            (self.context + matcher.path.value) or "/",
+            "*",
+            self.api.id,
+            ",".join(f"{one.name}={one.value}" for one in matcher.headers),
+        )
+        paths = tuple(path_routes(self.context, parts, self.target.base_path))
+        yield from self._preflights(position, parts, paths, key, chain)
+        answer = self.api_chain.answer or chain.answer
+        action = (
+            _direct(answer) if answer is not None else self._forward(operation.resilience, chain)
+        )
+        filters = () if self.api_chain.answer is not None else chain.filters
+        per_filter = chain_slot(filters, OPERATION_SLOT)
+        method = {"name": ":method", "string_match": {"exact": matcher.method}}
+        for form, path in enumerate(paths):
+            document: Document = {
+                "match": {**path.match, "headers": [method, *headers]},
+                **({"route": action["route"] | path.rewrite} if "route" in action else action),
+            }
+            if per_filter:
+                document["typed_per_filter_config"] = per_filter
+            order = (rank(parts), 1, -len(headers), position, form)
+            yield self._route(order, parts, document, key)
+
+    def _route(
+        self, order: tuple[Any, ...], parts: tuple[str, ...], document: Document, key: RouteKey
+    ) -> ApiRoute:
+        literal = []
+        for part in parts:
+            if part == "*" or part.startswith("{"):
+                break
+            literal.append(part)
+        return ApiRoute(order, first_literal(parts), tuple(literal), document, key)
+
+    def _preflights(
+        self,
+        position: int,
+        parts: tuple[str, ...],
+        paths: Sequence[PathRoute],
+        key: RouteKey,
+        chain: Chain,
+    ) -> Iterator[ApiRoute]:
+        """Preflights of both levels: behind the filters that stand before their policy."""
+        levels: list[tuple[Preflight, tuple[HttpFilter, ...]]] = [*self.api_chain.preflights]
+        if self.api_chain.answer is None:
+            levels += [
+                (one, (*self.api_chain.filters, *before)) for one, before in chain.preflights
+            ]
+        for number, (preflight, before) in enumerate(levels):
+            for form, path in enumerate(paths):
+                document = {
+                    "match": {
+                        **path.match,
+                        "headers": [
+                            {"name": ":method", "string_match": {"exact": "OPTIONS"}},
+                            *preflight.match_headers,
+                        ],
+                    },
+                    **_direct(preflight.answer),
+                    # the API's own chain is replaced by what stands before the policy
+                    "typed_per_filter_config": {API_SLOT: _OFF}
+                    | chain_slot(before, OPERATION_SLOT),
+                }
+                order = (rank(parts), 0, number, position, form)
+                preflight_key = RouteKey(
+                    "OPTIONS", key.path, key.vhost, key.api, f"preflight {preflight.name}"
+                )
+                yield self._route(order, parts, document, preflight_key)
+
+    def _forward(self, resilience: Resilience | None, chain: Chain) -> Document:
+        """The RouteAction: cluster, host, timeouts, retries; policies have the last word."""
+        settings = self.settings
+        timeout_s, idle_s = settings.upstream_timeout_s, settings.upstream_idle_timeout_s
+        for one in (self.api.spec.resilience, resilience):  # the nearer wins
+            if one is not None and one.timeout is not None:
+                timeout_s = duration_s(one.timeout)
+            if one is not None and one.idle_timeout is not None:
+                idle_s = duration_s(one.idle_timeout)
+        route: Document = {
+            "cluster": self.target.cluster,
+            "timeout": f"{timeout_s:g}s",
+            "idle_timeout": f"{idle_s:g}s",
+            "append_x_forwarded_host": True,
+        }
+        if self.target.rewrite_host:
+            route |= (
+                {"host_rewrite_literal": self.target.authority}
+                if self.target.authority is not None
+                else {"auto_host_rewrite": True}
+            )
+        if settings.upstream_retries:
+            # only what provably never reached the upstream, so any method may be retried
+            route["retry_policy"] = {
+                "retry_on": "connect-failure,refused-stream,reset-before-request",
+                "num_retries": settings.upstream_retries,
+                "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
+                "host_selection_retry_max_attempts": 3,
+                "retry_host_predicate": [
+                    {
+                        "name": "envoy.retry_host_predicates.previous_hosts",
+                        "typed_config": typed(
+                            "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+                        ),
+                    }
+                ],
+            }
+        return {"route": route | self.api_chain.route_fields | chain.route_fields}
+
+
+def _direct(answer: DirectAnswer) -> Document:
+    document: Document = {"direct_response": {"status": answer.status}}
+    if answer.body:
+        document["direct_response"]["body"] = {"inline_string": answer.body}
+    if answer.headers:
+        document["response_headers_to_add"] = [
+            {
+                "header": {"key": name, "value": value},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+            for name, value in answer.headers
+        ]
+    return document
+
+
+def _header_matcher(name: str, value: str, kind: Literal["Exact", "RegularExpression"]) -> Document:
+    if kind == "Exact":
+        return {"name": name, "string_match": {"exact": value}}
+    return {"name": name, "string_match": {"safe_regex": {"regex": value}}}

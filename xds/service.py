@@ -1,0 +1,321 @@
+"""The loop between the bus and the routers. It holds no rules.
+
+What can happen, all through one inbox, one at a time:
+* an event of `state.*`: the model changes, the changed APIs are compiled and pushed
+* a router connects, disconnects, acknowledges or refuses: told on the bus as `router.*`
+* a key expires: its API is compiled again without it
+* somebody asks for a full report
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import monotonic
+
+import structlog
+
+from bus.errors import BusUnavailable
+from bus.events import (
+    ConfigurationApplied,
+    ConfigurationRejected,
+    Event,
+    RouterConnected,
+    RouterDisconnected,
+    RouterReportRequested,
+)
+from bus.ports import Bus
+from bus.subjects import Family, pattern
+from xds import metrics
+from xds.ads.protocol import Resource
+from xds.ads.server import AdsServer
+from xds.assembly import SCOPE_URL, Assembly, Changes, Wanted
+from xds.compile.scopes import HEALTH_SEGMENT, SCOPE, health_scope, scope_name
+from xds.liveness import Liveness
+from xds.model import Model
+from xds.statics import Statics
+from xds.wire.messages import digest, encode
+
+log = structlog.get_logger()
+
+_REPORT_CHUNK = 2_000  # APIs in one report event; keeps it well below the broker's message limit
+_COMPILE_CHUNK = 200  # APIs compiled before the loop lets others run
+_RETRY_S = 1.0
+_LONGEST_TIMER_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Connected:
+    node: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Disconnected:
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    node: str
+    resources: Mapping[tuple[str, str], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rejected:
+    node: str
+    type_url: str
+    name: str
+    version: str
+    reason: str
+
+
+class _Expired:
+    """Some keys have expired."""
+
+
+_Item = Event | _Connected | _Disconnected | _Applied | _Rejected | _Expired
+
+
+class Inbox:
+    """Everything that happens, in one queue; also what the ADS server reports to."""
+
+    def __init__(self) -> None:
+        self._items: asyncio.Queue[_Item] = asyncio.Queue()
+
+    def put(self, item: _Item) -> None:
+        """Add `item`; never blocks."""
+        self._items.put_nowait(item)
+
+    async def batch(self) -> list[_Item]:
+        """All that is there now, at least one; a lone change is never held back for more."""
+        items = [await self._items.get()]
+        with suppress(asyncio.QueueEmpty):
+            while True:
+                items.append(self._items.get_nowait())
+        return items
+
+    def connected(self, node: str, version: str) -> None:
+        """A router opened its stream."""
+        self.put(_Connected(node, version))
+
+    def disconnected(self, node: str) -> None:
+        """A router's stream ended."""
+        self.put(_Disconnected(node))
+
+    def applied(self, node: str, resources: Mapping[tuple[str, str], str | None]) -> None:
+        """A router acknowledged these versions."""
+        self.put(_Applied(node, resources))
+
+    def rejected(self, node: str, type_url: str, name: str, version: str, reason: str) -> None:
+        """A router refused a version of a resource."""
+        self.put(_Rejected(node, type_url, name, version, reason))
+
+
+class Service:
+    """The state of the loop."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        ads: AdsServer,
+        inbox: Inbox,
+        assembly: Assembly,
+        statics: Statics,
+        ready: Callable[[], None],
+        *,
+        org: str,
+        gateway: str,
+    ) -> None:
+        self._bus = bus
+        self._ads = ads
+        self._inbox = inbox
+        self._assembly = assembly
+        self._statics = statics
+        self._ready = ready
+        self._address = {"org": org, "gateway": gateway}
+        self._model = Model()
+        self._liveness = Liveness()
+        self._versions: dict[str, str] = {}  # router -> Envoy's version
+        self._outgoing: asyncio.Queue[Event] = asyncio.Queue()
+        self._unseen: int | None = None  # events of current state still to come
+        self._open = False
+        self._expiry: asyncio.TimerHandle | None = None
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        self._ads.publish([*self._statics.resources(None), _resource_of_health()])
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._read(), name="xds: read state")
+            group.create_task(self._listen(), name="xds: hear requests")
+            group.create_task(self._tell(), name="xds: tell what happened")
+            group.create_task(self._work(), name="xds: work")
+
+    async def _read(self) -> None:
+        where = {"org": self._address["org"], "gateway": self._address["gateway"]}
+        async with self._bus.follow(pattern(Family.STATE, **where)) as feed:
+            self._unseen = feed.backlog
+            async for event in feed:
+                self._inbox.put(event)
+
+    async def _listen(self) -> None:
+        where = {"org": self._address["org"], "gateway": self._address["gateway"]}
+        async with self._bus.follow(pattern(Family.COMMAND, "router-report", **where)) as feed:
+            async for event in feed:
+                self._inbox.put(event)
+
+    async def _tell(self) -> None:
+        """Publish in order; while the bus is away, wait: nothing else waits for this."""
+        while True:
+            event = await self._outgoing.get()
+            while True:
+                try:
+                    await self._bus.publish(event)
+                    break
+                except BusUnavailable as error:
+                    log.warning("router event waits for the bus", reason=error.reason)
+                    await asyncio.sleep(_RETRY_S)
+
+    async def _work(self) -> None:
+        while True:
+            batch = await self._inbox.batch()
+            touched: dict[str, None] = {}
+            for item in batch:
+                match item:
+                    case _Connected() | _Disconnected() | _Applied() | _Rejected():
+                        await self._serve(touched)
+                        self._router(item)
+                    case _Expired():
+                        touched |= dict.fromkeys(self._model.expired(datetime.now(UTC)))
+                    case RouterReportRequested():
+                        for node in self._liveness.nodes:
+                            self._report(node)
+                    case Event():
+                        touched |= dict.fromkeys(self._model.apply(item))
+                        if self._unseen is not None:
+                            self._unseen -= 1
+            await self._serve(touched)
+            self._schedule_expiry()
+            self._open_when_whole()
+
+    async def _serve(self, touched: dict[str, None]) -> None:
+        """Compile and push the APIs that changed."""
+        now = datetime.now(UTC)
+        names = [name for name in touched if name in self._model.apis]
+        touched.clear()
+        for start in range(0, len(names), _COMPILE_CHUNK):
+            began = monotonic()
+            chunk = names[start : start + _COMPILE_CHUNK]
+            wanted = {
+                name: Wanted(
+                    self._model.apis[name].revision,
+                    self._model.apis[name].api,
+                    self._model.credentials(name, now),
+                )
+                for name in chunk
+            }
+            self._push(self._assembly.update(wanted), node="")
+            metrics.compiled(len(chunk), monotonic() - began)
+            await asyncio.sleep(0)
+
+    def _push(self, changes: Changes, *, node: str) -> None:
+        """Give `changes` to the routers, and tell what is already settled or refused."""
+        for scope, version in changes.scopes.items():
+            self._liveness.publish(scope, version)
+        for api_id, (revision, scopes) in changes.expected.items():
+            if revision is None:
+                self._liveness.forget(api_id)
+            else:
+                self._liveness.expect(api_id, revision, scopes)
+        upserts = list(changes.upserts.values())
+        if changes.root_hosts_changed:
+            upserts = [*self._statics.resources(self._assembly.root_hosts), *upserts]
+        if upserts or changes.removals:
+            self._ads.publish(upserts, list(changes.removals))
+        for live_on, revisions in self._liveness.settle(changes.expected).items():
+            self._applied(live_on, revisions)
+        for one in changes.refused:
+            metrics.refusals.inc()
+            log.warning(
+                "api refused", api=one.api_id, revision=one.revision, node=node, reason=one.reason
+            )
+            self._outgoing.put_nowait(
+                ConfigurationRejected(
+                    **self._address,
+                    node=node,
+                    api_id=one.api_id,
+                    revision=one.revision,
+                    reason=one.reason,
+                )
+            )
+
+    def _router(self, item: _Connected | _Disconnected | _Applied | _Rejected) -> None:
+        match item:
+            case _Connected(node, version):
+                log.info("router connected", node=node, version=version)
+                self._liveness.connect(node)
+                self._versions[node] = version
+                self._outgoing.put_nowait(
+                    RouterConnected(**self._address, node=node, version=version)
+                )
+            case _Disconnected(node):
+                log.warning("router disconnected", node=node)
+                self._liveness.disconnect(node)
+                self._outgoing.put_nowait(RouterDisconnected(**self._address, node=node))
+            case _Applied(node, resources):
+                scopes = {
+                    name: version
+                    for (type_url, name), version in resources.items()
+                    if type_url == SCOPE_URL
+                }
+                self._applied(node, self._liveness.acknowledge(node, scopes))
+                for name, version in scopes.items():
+                    self._push(self._assembly.acknowledged(name, version), node=node)
+            case _Rejected(node, type_url, name, version, reason):
+                log.warning("resource refused", node=node, type=type_url, name=name, reason=reason)
+                self._push(self._assembly.rejected(type_url, name, version, reason), node=node)
+
+    def _applied(self, node: str, revisions: Mapping[str, int], *, complete: bool = False) -> None:
+        """Tell what a router serves; `complete`: and nothing else, further chunks apart."""
+        names = list(revisions)
+        for start in range(0, max(len(names), 1 if complete else 0), _REPORT_CHUNK):
+            part = {name: revisions[name] for name in names[start : start + _REPORT_CHUNK]}
+            self._outgoing.put_nowait(
+                ConfigurationApplied(
+                    **self._address, node=node, revisions=part, complete=complete and start == 0
+                )
+            )
+
+    def _report(self, node: str) -> None:
+        """Tell everything about a router again."""
+        version = self._versions.get(node, "")
+        self._outgoing.put_nowait(RouterConnected(**self._address, node=node, version=version))
+        self._applied(node, self._liveness.report(node), complete=True)
+
+    def _open_when_whole(self) -> None:
+        """Half a gateway is worse than an old one: answer routers once all state is in."""
+        if self._open or not self._model.complete or self._unseen is None or self._unseen > 0:
+            return
+        self._open = True
+        self._ads.open()
+        self._ready()
+        log.info(
+            "serving routers", apis=sum(one.api is not None for one in self._model.apis.values())
+        )
+
+    def _schedule_expiry(self) -> None:
+        """Come back when the next key expires."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        now = datetime.now(UTC)
+        due = self._model.next_expiry
+        if due is not None:
+            delay_s = min(max(0.0, (due - now).total_seconds()), _LONGEST_TIMER_S)
+            loop = asyncio.get_running_loop()
+            self._expiry = loop.call_later(delay_s, self._inbox.put, _Expired())
+
+
+def _resource_of_health() -> Resource:
+    body = encode(SCOPE, health_scope())
+    return Resource(SCOPE_URL, scope_name(HEALTH_SEGMENT), digest(body), body)

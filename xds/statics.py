@@ -1,0 +1,62 @@
+"""Resources that no API owns: listeners and secrets."""
+
+from typing import Any
+
+from xds.access_log import access_log_config
+from xds.ads.protocol import Resource
+from xds.bootstrap import ACCESS_LOG_CLUSTER
+from xds.certificates import Certificate
+from xds.listener import (
+    LISTENER,
+    SECRET,
+    authorities_secret,
+    gateway_secret,
+    listeners,
+)
+from xds.settings import XdsSettings
+from xds.wire.messages import digest, encode
+
+Document = dict[str, Any]
+
+LISTENER_URL = f"type.googleapis.com/{LISTENER}"
+SECRET_URL = f"type.googleapis.com/{SECRET}"
+
+
+class Statics:
+    """Listeners and secrets of one gateway."""
+
+    def __init__(
+        self,
+        settings: XdsSettings,
+        *,
+        certificate: Certificate | None,
+        authorities: str,
+        local_reply: Document,
+        access_log: bool,
+    ) -> None:
+        self._settings = settings
+        self._certificate = certificate
+        self._authorities = authorities
+        self._local_reply = local_reply
+        self._access_log = access_log_config(ACCESS_LOG_CLUSTER) if access_log else None
+
+    def resources(self, root_hosts: str | None) -> list[Resource]:
+        """All of them; `root_hosts` as in `xds.listener.listeners`."""
+        made = [_resource(SECRET_URL, SECRET, authorities_secret(self._authorities))]
+        if self._certificate is not None:
+            made.append(_resource(SECRET_URL, SECRET, gateway_secret(self._certificate)))
+        made += [
+            _resource(LISTENER_URL, LISTENER, document)
+            for document in listeners(
+                self._settings,
+                access_log=self._access_log,
+                local_reply=self._local_reply,
+                root_hosts=root_hosts,
+            )
+        ]
+        return made
+
+
+def _resource(type_url: str, message: str, document: Document) -> Resource:
+    body = encode(message, document)
+    return Resource(type_url, str(document["name"]), digest(body), body)
