@@ -1,7 +1,7 @@
 """Usage events: what the routers served, and what of it could not be kept.
 
 A batch is columnar: what repeats is said once (`groups`), what differs is one list per fact. That
-keeps a request at about 20 bytes of JSON, and lets readers count without an object per request.
+keeps a request at about 30 bytes of JSON, and lets readers count without an object per request.
 """
 
 from typing import Annotated, Literal, Self
@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from bus.events import Event
 from bus.subjects import Family
 
-Column = tuple[Annotated[int, Field(ge=0)], ...]
+Moment = Annotated[int, Field(ge=0, lt=1 << 42)]  # Unix time in ms, up to the year 2109
+Column = tuple[Annotated[int, Field(ge=0, lt=1 << 48)], ...]
 """One number per request of the batch, in the order of the access log."""
 
 
@@ -34,7 +35,7 @@ class RequestsServed(Event, kind="usage.requests-served", family=Family.USAGE):
     """Requests that one router has finished: one batch of its access log."""
 
     node: str  # Envoy's node id
-    since_ms: Annotated[int, Field(ge=0)]  # start of the earliest request, Unix time
+    since_ms: Moment  # start of the earliest request, Unix time
     groups: tuple[ServedGroup, ...]
     group: Column  # index into `groups`
     after_ms: Column  # start of the request, after `since_ms`
@@ -63,10 +64,10 @@ class AccessLogGap(Event, kind="usage.access-log-gap", family=Family.USAGE):
     """Access-log entries of one router that were received and could not be kept."""
 
     node: str
-    entries: Annotated[int, Field(ge=1)]
+    entries: Annotated[int, Field(ge=1, lt=1 << 48)]
     """How many; an access-log message that could not be read at all counts as one."""
-    since_ms: Annotated[int, Field(ge=0)]  # first loss, Unix time
-    until_ms: Annotated[int, Field(ge=0)]  # last loss, Unix time
+    since_ms: Moment  # first loss, Unix time
+    until_ms: Moment  # last loss, Unix time
     reason: Literal["buffer-full", "unreadable"]
 
     @property
