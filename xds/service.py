@@ -12,9 +12,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from time import monotonic
+from typing import Protocol
 
 import structlog
+from policy_engine.refusals import local_reply_config
 
 from bus.errors import BusUnavailable
 from bus.events import (
@@ -27,13 +30,18 @@ from bus.events import (
 )
 from bus.ports import Bus
 from bus.subjects import Family, pattern
+from policy_engine.policy import Refusal
 from xds import metrics
 from xds.ads.protocol import Resource
 from xds.ads.server import AdsServer
 from xds.assembly import SCOPE_URL, Assembly, Changes, Wanted
+from xds.certificates import Certificate, development, load, upstream_authorities
+from xds.compile.api import Catalogue as CompilesFrom
 from xds.compile.scopes import HEALTH_SEGMENT, SCOPE, health_scope, scope_name
+from xds.errors import BadCertificate
 from xds.liveness import Liveness
 from xds.model import Model
+from xds.settings import XdsSettings
 from xds.statics import Statics
 from xds.wire.messages import digest, encode
 
@@ -69,6 +77,14 @@ class _Rejected:
     name: str
     version: str
     reason: str
+
+
+class Catalogue(CompilesFrom, Protocol):
+    """Where policies come from, and how their refusals are dressed."""
+
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Of all policies and of the gateway itself."""
+        ...
 
 
 class _Expired:
@@ -319,3 +335,46 @@ class Service:
 def _resource_of_health() -> Resource:
     body = encode(SCOPE, health_scope())
     return Resource(SCOPE_URL, scope_name(HEALTH_SEGMENT), digest(body), body)
+
+
+async def run(
+    settings: XdsSettings,
+    bus: Bus,
+    catalogue: Catalogue,
+    ready: Callable[[], None],
+    *,
+    folder: Path,
+    org: str = "default",
+    gateway: str = "default",
+    access_log: bool = True,
+) -> None:
+    """Serve routers until cancelled; `ready` is called once the whole state is through.
+
+    `folder` keeps the socket and the development certificate. `access_log`: routers have a
+    cluster for it (see `xds.bootstrap`). Raises BadCertificate.
+    """
+    inbox = Inbox()
+    statics = Statics(
+        settings,
+        certificate=_certificate(settings, folder),
+        authorities=upstream_authorities(settings.upstream_ca_file),
+        local_reply=local_reply_config(catalogue.refusals()),
+        access_log=access_log,
+    )
+    address = (settings.xds_address, settings.xds_port) if settings.xds_port else None
+    async with AdsServer(
+        inbox, socket=settings.xds_socket or folder / "xds.sock", address=address
+    ) as ads:
+        assembly = Assembly(catalogue, settings)
+        service = Service(bus, ads, inbox, assembly, statics, ready, org=org, gateway=gateway)
+        await service.run()
+
+
+def _certificate(settings: XdsSettings, folder: Path) -> Certificate | None:
+    if not settings.https_port:
+        return None
+    if settings.tls_certificate_file is None and settings.tls_key_file is None:
+        return development(folder)
+    if settings.tls_certificate_file is None or settings.tls_key_file is None:
+        raise BadCertificate("tls_certificate_file and tls_key_file must be given together")
+    return load(settings.tls_certificate_file, settings.tls_key_file)

@@ -24,7 +24,7 @@ PATH_HEADER = "x-signalbox-path"  # the path without its query
 HOST_PATH_HEADER = "x-signalbox-host-path"  # authority and path without its query
 SCOPE_HEADER = "x-signalbox-scope"  # what the scope is found by, where it is not the path
 PRIVATE_HEADERS = (PATH_HEADER, HOST_PATH_HEADER, SCOPE_HEADER)
-ROOT_SEGMENT = "@root"  # the scope of hosts that an API with a wildcard at `/` takes whole
+ROOT_SEGMENT = "#root"  # the scope of hosts that an API with a wildcard at `/` takes whole
 HEALTH_SEGMENT = "_gateway-health"
 _MAX_DIRECT_BODY_BYTES = 1 << 20
 
@@ -50,7 +50,7 @@ def takes_hosts_whole(api: CompiledApi) -> bool:
 
 
 def segments_of(api: CompiledApi) -> frozenset[str]:
-    """The first path segments of the scopes that `api` is part of, `@root` apart."""
+    """The first path segments of the scopes that `api` is part of, the root scope apart."""
     if api.context:
         return frozenset({api.context.split("/")[1]}) if api.sites else frozenset()
     if takes_hosts_whole(api):
