@@ -1,0 +1,130 @@
+"""The record in memory (Basic): nothing is stored, the bus gives it back after a restart."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Sequence
+
+from bus.events import Event
+from controller.model import REST_API, ApiFilter, Outgoing, StoredApi, StoredKey
+from controller.ports import Result, UnitOfWork
+
+
+class MemoryUnit:
+    """One change; what it writes is seen by nobody until it is committed."""
+
+    def __init__(self, record: "MemoryRecord") -> None:
+        self._record = record
+        self.apis: dict[str, StoredApi] = {}
+        self.written_keys: dict[tuple[str, str, str], StoredKey] = {}
+        self.events: list[Event] = []
+
+    def hold(self, handle: str) -> StoredApi | None:
+        """See UnitOfWork; one writer at a time, so that every row is held."""
+        return self.apis.get(handle) or self._record.api_rows.get(handle)
+
+    def named(self, display_name: str, version: str) -> str | None:
+        """See UnitOfWork."""
+        for api in self.apis.values():
+            if not api.retired and (api.display_name, api.version) == (display_name, version):
+                return api.handle
+        handle = self._record.names.get((display_name, version))
+        return None if handle in self.apis else handle
+
+    def put_api(self, api: StoredApi) -> None:
+        """See UnitOfWork."""
+        self.apis[api.handle] = api
+
+    def keys(self, handle: str) -> tuple[StoredKey, ...]:
+        """See UnitOfWork."""
+        rows = dict(self._record.key_rows.get((REST_API, handle), {}))
+        for (kind, api, name), row in self.written_keys.items():
+            if (kind, api) == (REST_API, handle):
+                rows[name] = row
+        return tuple(rows.values())
+
+    def put_key(self, key: StoredKey) -> None:
+        """See UnitOfWork."""
+        self.written_keys[key.identity] = key
+
+    def tell(self, event: Event) -> None:
+        """See UnitOfWork."""
+        self.events.append(event)
+
+
+class MemoryRecord:
+    """See `controller.ports.Record`."""
+
+    durable = False
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+        self.api_rows: dict[str, StoredApi] = {}
+        self.key_rows: dict[tuple[str, str], dict[str, StoredKey]] = {}  # API -> name -> key
+        self.names: dict[tuple[str, str], str] = {}  # display name, version -> handle
+        self._outbox: dict[int, Outgoing] = {}
+        self._number = 0
+        self._version = 0
+
+    async def change(self, work: Callable[[UnitOfWork], Result]) -> Result:
+        """See Record; nothing is awaited, so that units never overlap."""
+        unit = MemoryUnit(self)
+        result = work(unit)
+        self._commit(unit)
+        if unit.events:
+            self.told.set()
+        return result
+
+    def _commit(self, unit: MemoryUnit) -> None:
+        for api in unit.apis.values():
+            before = self.api_rows.get(api.handle)
+            if before is not None and not before.retired:
+                del self.names[before.display_name, before.version]
+            self._version += api.revision - (before.revision if before else 0)
+            self.api_rows[api.handle] = api
+        for api in unit.apis.values():
+            if not api.retired:
+                self.names[api.display_name, api.version] = api.handle
+        for row in unit.written_keys.values():
+            kind, handle, name = row.identity
+            rows = self.key_rows.setdefault((kind, handle), {})
+            self._version += row.revision - (rows[name].revision if name in rows else 0)
+            rows[name] = row
+        for event in unit.events:
+            self._number += 1
+            body = event.model_dump_json(by_alias=True).encode()
+            self._outbox[self._number] = Outgoing(self._number, str(uuid.uuid4()), event.kind, body)
+
+    async def api(self, handle: str) -> StoredApi | None:
+        """See Record."""
+        return self.api_rows.get(handle)
+
+    async def apis(self, wanted: ApiFilter) -> Sequence[StoredApi]:
+        """See Record."""
+        rows = [api for api in self.api_rows.values() if wanted.admits(api)]
+        return sorted(rows, key=lambda api: (api.created_at, api.handle))
+
+    async def keys(self, handle: str) -> Sequence[StoredKey]:
+        """See Record."""
+        rows = self.key_rows.get((REST_API, handle), {})
+        return [row for row in rows.values() if not row.revoked]
+
+    async def everything(self) -> tuple[Sequence[StoredApi], Sequence[StoredKey]]:
+        """See Record."""
+        keys = [row for rows in self.key_rows.values() for row in rows.values()]
+        return list(self.api_rows.values()), keys
+
+    async def pending(self, limit: int) -> Sequence[Outgoing]:
+        """See Record."""
+        return [one for one, _ in zip(self._outbox.values(), range(limit), strict=False)]
+
+    async def forget(self, numbers: Sequence[int]) -> None:
+        """See Record."""
+        for number in numbers:
+            self._outbox.pop(number, None)
+
+    async def version(self) -> int:
+        """See Record."""
+        return self._version
+
+    async def close(self) -> None:
+        """See Record."""

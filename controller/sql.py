@@ -1,0 +1,295 @@
+"""The record in a SQL database (Standard), by SQLAlchemy Core.
+
+What was answered with success survives a power failure. Taking told events out of the outbox need
+not: if that is lost, they are told again under the same id.
+
+Writers take the row of the API they change with an UPDATE of its `held` column before they read
+it. Every database locks a row on that, without dialect-specific `FOR UPDATE`.
+"""
+
+import asyncio
+import hashlib
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+from sqlalchemy import (
+    Connection,
+    CursorResult,
+    Executable,
+    Row,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import (
+    DBAPIError,
+    IntegrityError,
+    PendingRollbackError,
+    ResourceClosedError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from bus.events import Event
+from bus.resources.api_key import ApiKey
+from controller.database import Database, connect
+from controller.errors import Raced, StorageUnavailable, StorageUnusable
+from controller.model import REST_API, ApiFilter, Outgoing, StoredApi, StoredKey
+from controller.ports import Result, UnitOfWork
+from controller.schema import APIS, KEYS, OUTBOX, bring_up_to_date
+
+_ATTEMPTS = 5  # of a unit that other writers were faster than
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _us(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def _moment(us: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=us)
+
+
+def _unique_name(api: StoredApi) -> str:
+    parts = ("retired", api.handle) if api.retired else ("live", api.display_name, api.version)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _api(row: Row[Any]) -> StoredApi:
+    return StoredApi(
+        handle=row.handle,
+        revision=row.revision,
+        body=row.body,
+        display_name=row.display_name,
+        version=row.version,
+        context=row.context,
+        state=row.state,
+        created_at=_moment(row.created_at_us),
+        updated_at=_moment(row.updated_at_us),
+        deployed_at=None if row.deployed_at_us is None else _moment(row.deployed_at_us),
+        retired=row.retired,
+    )
+
+
+def _key(row: Row[Any]) -> StoredKey:
+    key = ApiKey.model_validate_json(row.body)
+    return StoredKey(row.revision, key, _moment(row.updated_at_us), row.revoked)
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    """SQLAlchemy's exceptions as ours; the driver's own words are kept."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise Raced(str(error.orig)) from error
+    except DBAPIError as error:
+        raise StorageUnavailable(str(error.orig)) from error
+    except PoolTimeout as error:
+        raise StorageUnavailable("all connections are busy") from error
+    except (
+        ResourceClosedError,
+        PendingRollbackError,
+    ) as error:  # the connection was closed under a unit of work
+        raise StorageUnavailable(str(error)) from error
+
+
+class SqlUnit:
+    """One transaction."""
+
+    def __init__(self, connection: Connection, *, alone: bool) -> None:
+        self._connection = connection
+        self._alone = alone  # no other writer until we are done
+        self.told = False
+
+    def _do(self, statement: Executable) -> CursorResult[Any]:
+        with _mapped():
+            return self._connection.execute(statement)
+
+    def hold(self, handle: str) -> StoredApi | None:
+        """See UnitOfWork."""
+        if not self._alone:
+            mine = update(APIS).where(APIS.c.handle == handle).values(held=APIS.c.held + 1)
+            if (self._do(mine)).rowcount == 0:
+                return None
+        row = (self._do(select(APIS).where(APIS.c.handle == handle))).one_or_none()
+        return None if row is None else _api(row)
+
+    def named(self, display_name: str, version: str) -> str | None:
+        """See UnitOfWork."""
+        wanted = hashlib.sha256("\0".join(("live", display_name, version)).encode()).hexdigest()
+        rows = self._do(select(APIS.c.handle).where(APIS.c.unique_name == wanted))
+        handle: str | None = rows.scalar_one_or_none()
+        return handle
+
+    def put_api(self, api: StoredApi) -> None:
+        """See UnitOfWork."""
+        values = {
+            "revision": api.revision,
+            "body": api.body,
+            "display_name": api.display_name,
+            "version": api.version,
+            "context": api.context,
+            "state": api.state,
+            "created_at_us": _us(api.created_at),
+            "updated_at_us": _us(api.updated_at),
+            "deployed_at_us": None if api.deployed_at is None else _us(api.deployed_at),
+            "retired": api.retired,
+            "unique_name": _unique_name(api),
+        }
+        changed = update(APIS).where(APIS.c.handle == api.handle).values(values)
+        if (self._do(changed)).rowcount == 0:
+            self._do(insert(APIS).values(handle=api.handle, held=0, **values))
+
+    def keys(self, handle: str) -> tuple[StoredKey, ...]:
+        """See UnitOfWork."""
+        rows = self._do(
+            select(KEYS)
+            .where(KEYS.c.api_kind == REST_API, KEYS.c.api_handle == handle)
+            .order_by(KEYS.c.created_at_us, KEYS.c.name)
+        )
+        return tuple(_key(row) for row in rows)
+
+    def put_key(self, key: StoredKey) -> None:
+        """See UnitOfWork."""
+        kind, handle, name = key.identity
+        values = {
+            "revision": key.revision,
+            "body": key.key.model_dump_json(by_alias=True),
+            "updated_at_us": _us(key.updated_at),
+            "created_at_us": _us(key.key.created_at or key.updated_at),
+            "revoked": key.revoked,
+        }
+        this = (KEYS.c.api_kind == kind, KEYS.c.api_handle == handle, KEYS.c.name == name)
+        if (self._do(update(KEYS).where(*this).values(values))).rowcount == 0:
+            added = insert(KEYS).values(api_kind=kind, api_handle=handle, name=name, **values)
+            self._do(added)
+
+    def tell(self, event: Event) -> None:
+        """See UnitOfWork."""
+        body = event.model_dump_json(by_alias=True)
+        row = {"event_id": str(uuid.uuid4()), "kind": event.kind, "body": body}
+        self._do(insert(OUTBOX).values(row).inline())
+        self.told = True
+
+
+class SqlRecord:
+    """See `controller.ports.Record`."""
+
+    durable = True
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.told = asyncio.Event()
+
+    @classmethod
+    async def open(cls, database_url: str) -> Self:
+        """Connect, and create or migrate the tables. Raises StorageUnusable."""
+        database = connect(database_url)
+        try:
+            await database.write(lambda connection: bring_up_to_date(connection, database.where))
+        except (SQLAlchemyError, OSError) as error:
+            await database.close()
+            reason = error.orig if isinstance(error, DBAPIError) else error
+            raise StorageUnusable(
+                f"the database {database.where} cannot be used: {reason}"
+            ) from error
+        except StorageUnusable:
+            await database.close()
+            raise
+        return cls(database)
+
+    async def close(self) -> None:
+        """See Record."""
+        await self._database.close()
+
+    async def change(self, work: Callable[[UnitOfWork], Result]) -> Result:
+        """See Record."""
+
+        def attempt(connection: Connection) -> tuple[Result, bool]:
+            unit = SqlUnit(connection, alone=self._database.one_writer)
+            return work(unit), unit.told
+
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return await self._committed(attempt)
+            except Raced:
+                continue
+        return await self._committed(attempt)
+
+    async def _committed(self, attempt: Callable[[Connection], tuple[Result, bool]]) -> Result:
+        with _mapped():
+            result, told = await self._database.write(attempt)
+        if told:
+            self.told.set()
+        return result
+
+    async def _rows(self, *statements: Executable) -> list[Sequence[Row[Any]]]:
+        def read(connection: Connection) -> list[Sequence[Row[Any]]]:
+            return [connection.execute(one).all() for one in statements]
+
+        with _mapped():
+            return await self._database.read(read)
+
+    async def api(self, handle: str) -> StoredApi | None:
+        """See Record."""
+        (rows,) = await self._rows(select(APIS).where(APIS.c.handle == handle))
+        return _api(rows[0]) if rows else None
+
+    async def apis(self, wanted: ApiFilter) -> Sequence[StoredApi]:
+        """See Record."""
+        query = select(APIS).where(APIS.c.retired.is_(False))
+        for column, value in (
+            (APIS.c.display_name, wanted.display_name),
+            (APIS.c.version, wanted.version),
+            (APIS.c.context, wanted.context),
+            (APIS.c.state, wanted.state),
+        ):
+            if value is not None:
+                query = query.where(column == value)
+        (rows,) = await self._rows(query.order_by(APIS.c.created_at_us, APIS.c.handle))
+        return [_api(row) for row in rows]
+
+    async def keys(self, handle: str) -> Sequence[StoredKey]:
+        """See Record."""
+        (rows,) = await self._rows(
+            select(KEYS)
+            .where(
+                KEYS.c.api_kind == REST_API,
+                KEYS.c.api_handle == handle,
+                KEYS.c.revoked.is_(False),
+            )
+            .order_by(KEYS.c.created_at_us, KEYS.c.name)
+        )
+        return [_key(row) for row in rows]
+
+    async def everything(self) -> tuple[Sequence[StoredApi], Sequence[StoredKey]]:
+        """See Record."""
+        apis, keys = await self._rows(select(APIS), select(KEYS))
+        return [_api(row) for row in apis], [_key(row) for row in keys]
+
+    async def pending(self, limit: int) -> Sequence[Outgoing]:
+        """See Record."""
+        (rows,) = await self._rows(select(OUTBOX).order_by(OUTBOX.c.number).limit(limit))
+        return [Outgoing(row.number, row.event_id, row.kind, row.body.encode()) for row in rows]
+
+    async def forget(self, numbers: Sequence[int]) -> None:
+        """See Record."""
+        told = delete(OUTBOX).where(OUTBOX.c.number.in_(numbers))
+        with _mapped():
+            await self._database.write(
+                lambda connection: connection.execute(told).close(), synced=False
+            )
+
+    async def version(self) -> int:
+        """See Record."""
+        apis, keys = await self._rows(
+            select(func.coalesce(func.sum(APIS.c.revision), 0)),
+            select(func.coalesce(func.sum(KEYS.c.revision), 0)),
+        )
+        return int(apis[0][0]) + int(keys[0][0])

@@ -1,0 +1,133 @@
+"""Whether a document may become a RestApi: its fields, what they refer to, its policies."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from bus.resources.faults import FieldFault, InvalidResource, parse
+from bus.resources.rest_api import Operation, PolicyRef, RestApi, RestApiSpec, Upstream
+from controller.errors import Invalid
+from controller.ports import PolicyCatalogue
+from policy_engine.errors import InvalidParameters, PolicyError
+
+FAILED = "Configuration validation failed"
+
+
+def accepted(document: Mapping[str, Any]) -> dict[str, Any]:
+    """`document` as it is kept: without the read-only status and without empty (null) fields.
+
+    Null in a policy's parameters means what the policy says it means, and stays.
+    """
+    kept = {key: value for key, value in document.items() if key != "status"}
+    pruned = _without_nulls(kept)
+    assert isinstance(pruned, dict)
+    return pruned
+
+
+def _without_nulls(value: object) -> object:
+    if isinstance(value, dict):
+        return {
+            key: below if key == "params" else _without_nulls(below)
+            for key, below in value.items()
+            if below is not None
+        }
+    if isinstance(value, list):
+        return [_without_nulls(below) for below in value]
+    return value
+
+
+def rest_api(document: Mapping[str, Any], catalogue: PolicyCatalogue) -> RestApi:
+    """The API that `document` describes. Raises Invalid with all faults found."""
+    # a part that is missing as a whole lacks each of its fields
+    whole = {**document}
+    for part in ("metadata", "spec"):
+        whole.setdefault(part, {})
+    try:
+        api = parse(RestApi, whole)
+    except InvalidResource as error:
+        raise Invalid(FAILED, error.faults) from error
+    faults = [
+        *_definitions(api.spec),
+        *_references(api.spec),
+        *_operations(api.spec.operations),
+        *_policies(api.spec, catalogue),
+    ]
+    if faults:
+        raise Invalid(FAILED, faults)
+    return api
+
+
+def _definitions(spec: RestApiSpec) -> Iterator[FieldFault]:
+    seen: set[str] = set()
+    for index, definition in enumerate(spec.upstream_definitions):
+        if definition.name in seen:
+            yield FieldFault(
+                f"spec.upstreamDefinitions[{index}].name",
+                f"Duplicate upstream definition name '{definition.name}'",
+            )
+        seen.add(definition.name)
+
+
+def _references(spec: RestApiSpec) -> Iterator[FieldFault]:
+    upstreams: tuple[tuple[str, Upstream | None], ...] = (
+        ("main", spec.upstream.main),
+        ("sandbox", spec.upstream.sandbox),
+    )
+    for which, upstream in upstreams:
+        if upstream is None or upstream.ref is None:
+            continue
+        if spec.definition(upstream.ref) is None:
+            yield FieldFault(
+                f"spec.upstream.{which}.ref",
+                f"Referenced upstream definition '{upstream.ref}' not found",
+            )
+
+
+def _operations(operations: Iterable[Operation]) -> Iterator[FieldFault]:
+    seen: dict[object, int] = {}
+    for index, operation in enumerate(operations):
+        matcher = operation.matcher
+        shape = (
+            matcher.method,
+            _shape(matcher.path.value),
+            matcher.path.type,
+            frozenset((one.name.lower(), one.value, one.type) for one in matcher.headers),
+        )
+        first = seen.setdefault(shape, index)
+        if first != index:
+            yield FieldFault(
+                f"spec.operations[{index}]",
+                f"Duplicate operation {matcher.method} {matcher.path.value}: "
+                f"spec.operations[{first}] matches the same requests",
+            )
+
+
+def _shape(path: str) -> str:
+    """`path` without the names of its parameters and without its final slash."""
+    segments = ("{}" if part.startswith("{") else part for part in path.split("/"))
+    return "/".join(segments).rstrip("/")
+
+
+def _policies(spec: RestApiSpec, catalogue: PolicyCatalogue) -> Iterator[FieldFault]:
+    yield from _chain("spec.policies", spec.policies, catalogue)
+    for index, operation in enumerate(spec.operations):
+        yield from _chain(f"spec.operations[{index}].policies", operation.policies, catalogue)
+
+
+def _chain(
+    field: str, policies: Iterable[PolicyRef], catalogue: PolicyCatalogue
+) -> Iterator[FieldFault]:
+    for index, ref in enumerate(policies):
+        at = f"{field}[{index}]"
+        if ref.execution_condition is not None:
+            yield FieldFault(
+                f"{at}.executionCondition",
+                "executionCondition is not supported by this version of the gateway",
+            )
+        try:
+            catalogue.parse(ref)
+        except InvalidParameters as error:
+            for fault in error.faults:
+                path = f"{at}.params.{fault.path}" if fault.path else f"{at}.params"
+                yield FieldFault(path, fault.message)
+        except PolicyError as error:
+            yield FieldFault(f"{at}.version", str(error))
