@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from opentelemetry.context import Context
+from opentelemetry.context import Context, attach
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pydantic import ValidationError
 
@@ -93,11 +93,10 @@ def decode(subject: str, headers: Mapping[str, str] | None, body: bytes) -> Rece
     return Received(event, unquote(attributes["ce-id"]))
 
 
-def trace_context(headers: Mapping[str, str] | None) -> Context | None:
-    """The sender's trace; None when the message carries none."""
-    if not headers or "traceparent" not in headers:
-        return None
-    return _TRACE.extract(headers, context=Context())
+def resume_trace(headers: Mapping[str, str] | None) -> None:
+    """Make the sender's trace, if the message carries one, the current one of this task."""
+    if headers and "traceparent" in headers:
+        attach(_TRACE.extract(headers, context=Context()))
 
 
 def _first_fault(error: ValidationError) -> str:

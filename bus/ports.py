@@ -86,5 +86,5 @@ class Bus(Publisher, StateFollower, WorkSharer, Protocol):
         ...
 
     async def next_epoch(self, seen: int) -> int:
-        """Wait until `epoch` is above `seen`; return it. The owner of the record tells all again."""
+        """Wait until `epoch` is above `seen`; return it. Who owns the record tells it all again."""
         ...

@@ -1,8 +1,11 @@
 """How the bus is reached, and how long it is waited for."""
 
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+_SCHEMES = ("nats", "tls", "ws", "wss")
 
 
 class BusSettings(BaseModel):
@@ -100,3 +103,12 @@ class BusSettings(BaseModel):
 
     share_unacked_max: int = Field(default=1024, ge=1)
     """How many deliveries all workers of one consumer may hold unacknowledged."""
+
+    @field_validator("nats_url")
+    @classmethod
+    def _urls(cls, text: str) -> str:
+        for url in text.split(","):
+            parts = urlsplit(url.strip())
+            if parts.scheme not in _SCHEMES or not parts.hostname:
+                raise ValueError(f"{url.strip()!r} is not a URL such as nats://host:4222")
+        return text

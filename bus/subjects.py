@@ -4,6 +4,7 @@ Organizations and gateway groups are tokens, so that a shared gateway, a gateway
 and a group per environment differ only in the filter that a component subscribes with.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -28,10 +29,9 @@ def token(text: str) -> str:
 
 
 def untoken(text: str) -> str:
-    """The text that `token` made `text` of; bytes that are not UTF-8 are replaced."""
-    head, *escapes = text.split("=")
-    tail = b"".join(bytes.fromhex(part[:2]) + part[2:].encode() for part in escapes)
-    return (head.encode() + tail).decode(errors="replace")
+    """The text that `token` made `text` of; what `token` cannot have made is left as it is."""
+    raw = re.sub(rb"=([0-9A-F]{2})", lambda code: bytes.fromhex(code[1].decode()), text.encode())
+    return raw.decode(errors="replace")
 
 
 def subject(org: str, gateway: str, family: Family, *rest: str) -> str:
