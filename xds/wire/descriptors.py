@@ -71,6 +71,10 @@ class Descriptors:
         self.pool.AddSerializedFile(self._bytes[file.start : file.end])
         self._loaded.add(name)
 
+    def names(self) -> list[str]:
+        """The full names of all top-level messages."""
+        return sorted(self._home)
+
     def message(self, full_name: str) -> Descriptor:
         """The descriptor of a message, nested ones included. Raises UnknownMessage."""
         home = full_name

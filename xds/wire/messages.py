@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from google.protobuf import json_format
 
 from xds.wire.descriptors import envoy_descriptors
+from xds.wire.errors import BadDocument
 from xds.wire.plan import Plans
 
 TYPE_PREFIX = "type.googleapis.com/"
@@ -54,7 +55,10 @@ def encode(full_name: str, document: Any) -> bytes:
 
 def pack(document: dict[str, Any]) -> Packed:
     """A document with `@type`, encoded. Raises BadDocument."""
-    return Packed(*_plans().pack(document))
+    packed = build("google.protobuf.Any", document)
+    if not packed.type_url:
+        raise BadDocument("'@type' is missing")
+    return Packed(packed.type_url, packed.value)
 
 
 def decode(full_name: str, body: bytes) -> dict[str, Any]:

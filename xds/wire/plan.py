@@ -17,7 +17,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from xds.wire.descriptors import Descriptors
 from xds.wire.errors import BadDocument, UnknownMessage
-from xds.wire.scalars import SCALARS, Convert, duration, enum, shown
+from xds.wire.scalars import SCALARS, Convert, duration, enum, shown, text
 
 _WELL_KNOWN = "google.protobuf."
 _WRAPPERS = frozenset(
@@ -36,19 +36,18 @@ class _Field(NamedTuple):
     plain: type | None  # values of exactly this type go to upb as they are
     convert: Convert
     takes_null: bool
-    oneof: str | None  # the group of which only one may be set
+    oneof: int  # a bit for the group of which only one may be set; 0 for none
 
 
 class Plan:
     """What one message type makes of a document."""
 
-    __slots__ = ("_descriptor", "_fields", "_has_oneof", "_plans")
+    __slots__ = ("_descriptor", "_fields", "_plans")
 
     def __init__(self, descriptor: Descriptor, plans: "Plans") -> None:
         self._descriptor = descriptor
         self._plans = plans
         self._fields: dict[str, _Field] = {}
-        self._has_oneof = False
 
     def _compile(self) -> dict[str, _Field]:
         """On first use: most of what a message can hold is never seen."""
@@ -56,8 +55,7 @@ class Plan:
             plain, convert = self._plans.field(field)
             group = field.containing_oneof
             # a proto3 `optional` is a oneof of one field: it cannot be set twice
-            oneof = group.name if group is not None and len(group.fields) > 1 else None
-            self._has_oneof = self._has_oneof or oneof is not None
+            oneof = 1 << group.index if group is not None and len(group.fields) > 1 else 0
             kind = field.message_type
             takes_null = kind is not None and kind.full_name == f"{_WELL_KNOWN}Value"
             entry = _Field(field.name, plain, convert, takes_null and not field.is_repeated, oneof)
@@ -66,26 +64,31 @@ class Plan:
 
     def arguments(self, document: Any) -> dict[str, Any]:
         """What the constructor of the message takes. Raises BadDocument."""
-        if not isinstance(document, Mapping):
+        if type(document) is not dict and not isinstance(document, Mapping):
             raise BadDocument(f"expected an object, not {shown(document)}")
         fields = self._fields or self._compile()
         out: dict[str, Any] = {}
+        seen = 0
         for key, value in document.items():
-            field = fields.get(key)
-            if field is None:
+            if key not in fields:
                 self._unknown(key)
-            elif type(value) is field.plain:
-                out[field.name] = value
-            elif value is not None or field.takes_null:
+            name, plain, convert, takes_null, oneof = fields[key]
+            if type(value) is plain:
+                out[name] = value
+            elif value is not None or takes_null:
                 try:
-                    out[field.name] = field.convert(value)
+                    out[name] = convert(value)
                 except BadDocument as error:
                     error.under(key)
                     raise
+            else:
+                continue
+            if oneof:
+                if seen & oneof:
+                    self._refuse_both_of_oneof(out, oneof)
+                seen |= oneof
         if len(out) != len(document):
             self._refuse_synonyms(document)
-        if self._has_oneof and len(out) > 1:
-            self._refuse_both_of_oneof(out)
         return out
 
     def _unknown(self, key: object) -> None:
@@ -100,21 +103,33 @@ class Plan:
             if first != key:
                 raise BadDocument(f"{first!r} and {key!r} are the same field")
 
-    def _refuse_both_of_oneof(self, out: dict[str, Any]) -> None:
-        taken: dict[str, str] = {}
-        for name in out:
-            oneof = self._fields[name].oneof
-            if oneof is not None and taken.setdefault(oneof, name) != name:
-                raise BadDocument(f"only one of {taken[oneof]!r} and {name!r} may be set")
+    def _refuse_both_of_oneof(self, out: dict[str, Any], oneof: int) -> None:
+        both = [name for name in out if self._fields[name].oneof == oneof]
+        raise BadDocument(f"only one of {', '.join(map(repr, both))} may be set")
+
+
+class _Type(NamedTuple):
+    """A message as the content of an Any."""
+
+    name: str
+    message: type[Any]
+    convert: Convert
+
+
+def _made(message: type[Any], made: Any) -> Any:
+    return made if type(made) is message else message(**made)
 
 
 class Plans:
     """The plans for one set of descriptors, and the special forms of the well-known types."""
 
-    def __init__(self, descriptors: Descriptors) -> None:
+    def __init__(self, descriptors: Descriptors, *, careful: bool = False) -> None:
+        """`careful` plans leave no check to upb: slower, but every refusal has its path."""
         self._descriptors = descriptors
+        self._careful = careful
         self._converters: dict[str, Convert] = {}
         self._classes: dict[str, type[Any]] = {}
+        self._types: dict[str, _Type] = {}  # by type URL
 
     def message_class(self, full_name: str) -> type[Any]:
         """The class of a message. Raises UnknownMessage."""
@@ -125,14 +140,15 @@ class Plans:
     def build(self, full_name: str, document: Any) -> Any:
         """The message that `document` describes. Raises UnknownMessage, BadDocument."""
         message = self.message_class(full_name)
+        convert = self._converter(message.DESCRIPTOR)
         try:
-            made = self._converter(message.DESCRIPTOR)(document)
-            return made if isinstance(made, message) else message(**made)
-        except UnicodeEncodeError:
-            _refuse_lone_surrogates(document)
-            raise
+            return _made(message, convert(document))
         except RecursionError:
             raise BadDocument("nested too deeply") from None
+        except (TypeError, ValueError):
+            if not self._careful:  # upb refused a number or a text, and does not say which
+                Plans(self._descriptors, careful=True).build(full_name, document)
+            raise
 
     def field(self, field: FieldDescriptor) -> tuple[type | None, Convert]:
         """The Python type that upb takes as it is for `field`, and what converts all else."""
@@ -147,14 +163,15 @@ class Plans:
             return None, self._converter(field.message_type)
         if field.enum_type is not None:
             return None, enum(field.enum_type)
-        return SCALARS[field.type]
+        plain, convert = SCALARS[field.type]
+        return (None if self._careful else plain), convert
 
     def _map(self, entry: Descriptor) -> Convert:
         key_of = _map_key(entry.fields_by_name["key"])
         plain, convert = self._element(entry.fields_by_name["value"])
 
         def convert_map(value: Any) -> dict[Any, Any]:
-            if not isinstance(value, Mapping):
+            if type(value) is not dict and not isinstance(value, Mapping):
                 raise BadDocument(f"expected an object, not {shown(value)}")
             out = {}
             for key, item in value.items():
@@ -202,40 +219,46 @@ class Plans:
         return message
 
     def _any(self, value: Any) -> dict[str, Any]:
-        if not isinstance(value, Mapping):
+        if type(value) is not dict and not isinstance(value, Mapping):
             raise BadDocument(f"expected an object with @type, not {shown(value)}")
         if not value:
             return {}
-        url, body = self.pack(value)
+        url, body = self._pack(value)
         return {"type_url": url, "value": body}
 
-    def pack(self, document: Mapping[str, Any]) -> tuple[str, bytes]:
+    def _pack(self, document: Mapping[str, Any]) -> tuple[str, bytes]:
         """The type URL and the serialized message of a document with `@type`."""
         fields = dict(document)
         url = fields.pop("@type", None)
-        if not isinstance(url, str):
-            raise BadDocument(f"'@type' must be a type URL, not {shown(url)}")
-        prefix, slash, name = url.rpartition("/")
-        try:
-            if not prefix or not slash:
-                raise BadDocument(f"{url!r} is not a type URL: type.googleapis.com/{name}?")
-            self.message_class(name)
-        except UnknownMessage as error:
-            raise BadDocument(f"'@type': {error}") from None
-        if name in _SPECIAL_IN_ANY:
+        type_ = (self._types.get(url) if type(url) is str else None) or self._type(url)
+        if type_.name in _SPECIAL_IN_ANY:
             if fields.keys() != {"value"}:
-                raise BadDocument(f"{name} in an Any is written under 'value' alone")
+                raise BadDocument(f"{type_.name} in an Any is written under 'value' alone")
             try:
-                message = self.build(name, fields["value"])
+                made = type_.convert(fields["value"])
             except BadDocument as error:
                 error.under("value")
                 raise
         else:
-            message = self.build(name, fields)
-        return url, message.SerializeToString(deterministic=True)
+            made = type_.convert(fields)
+        body: bytes = _made(type_.message, made).SerializeToString(deterministic=True)
+        return url, body
+
+    def _type(self, url: object) -> _Type:
+        if not isinstance(url, str):
+            raise BadDocument(f"'@type' must be a type URL, not {shown(url)}")
+        prefix, _, name = url.rpartition("/")
+        if not prefix:
+            raise BadDocument(f"'@type' must be a type URL: type.googleapis.com/{name}?")
+        try:
+            message = self.message_class(name)
+        except UnknownMessage as error:
+            raise BadDocument(f"'@type': {error}") from None
+        self._types[url] = _Type(name, message, self._converter(message.DESCRIPTOR))
+        return self._types[url]
 
     def _struct(self, value: Any) -> Any:
-        if not isinstance(value, Mapping):
+        if type(value) is not dict and not isinstance(value, Mapping):
             raise BadDocument(f"expected an object, not {shown(value)}")
         fields = {}
         for key, item in value.items():
@@ -250,21 +273,20 @@ class Plans:
 
     def _value(self, value: Any) -> Any:
         message = self.message_class(f"{_WELL_KNOWN}Value")
-        match value:
-            case None:
-                return message(null_value=0)
-            case bool():
-                return message(bool_value=value)
-            case str():
-                return message(string_value=value)
-            case int() | float():
-                return message(number_value=value)
-            case Mapping():
-                return message(struct_value=self._struct(value))
-            case list() | tuple():
-                return message(list_value=self._list_value(value))
-            case _:
-                raise BadDocument(f"{shown(value)} is not JSON")
+        kind = type(value)
+        if kind is str:
+            return message(string_value=text(value) if self._careful else value)
+        if kind is bool:
+            return message(bool_value=value)
+        if kind is int or kind is float:
+            return message(number_value=value)
+        if value is None:
+            return message(null_value=0)
+        if isinstance(value, Mapping):
+            return message(struct_value=self._struct(value))
+        if isinstance(value, list | tuple):
+            return message(list_value=self._list_value(value))
+        raise BadDocument(f"{shown(value)} is not JSON")
 
     def _list_value(self, value: Any) -> Any:
         return self.message_class(f"{_WELL_KNOWN}ListValue")(values=_list(None, self._value)(value))
@@ -272,7 +294,7 @@ class Plans:
 
 def _list(plain: type | None, convert: Convert) -> Convert:
     def convert_list(value: Any) -> list[Any]:
-        if not isinstance(value, list | tuple):
+        if type(value) is not list and not isinstance(value, list | tuple):
             raise BadDocument(f"expected a list, not {shown(value)}")
         try:
             return [item if type(item) is plain else convert(item) for item in value]
@@ -305,21 +327,3 @@ def _map_key(field: FieldDescriptor) -> Convert:
 
         return boolean
     return SCALARS[field.type][1]
-
-
-def _refuse_lone_surrogates(value: Any) -> None:
-    """Raise BadDocument with the path of a text that is not Unicode; upb did not say which."""
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise BadDocument(f"{shown(value)} is not Unicode text") from None
-    elif isinstance(value, Mapping | list | tuple):
-        mapping = isinstance(value, Mapping)
-        for step, item in value.items() if isinstance(value, Mapping) else enumerate(value):
-            try:
-                _refuse_lone_surrogates(step)
-                _refuse_lone_surrogates(item)
-            except BadDocument as error:
-                error.under(str(step) if mapping else f"[{step}]")
-                raise

@@ -31,9 +31,14 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A string that UTF-8 can say."""
     if not isinstance(value, str):
         raise BadDocument(f"expected a string, not {shown(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise BadDocument(f"{shown(value)} is not Unicode text") from None
     return str(value)
 
 
@@ -136,14 +141,14 @@ _INT32, _INT64 = _integer(-(1 << 31), (1 << 31) - 1), _integer(-(1 << 63), (1 <<
 _UINT32, _UINT64 = _integer(0, (1 << 32) - 1), _integer(0, (1 << 64) - 1)
 
 SCALARS: dict[int, tuple[type | None, Convert]] = {
-    _Kind.TYPE_STRING: (str, _text),
+    _Kind.TYPE_STRING: (str, text),
     _Kind.TYPE_BYTES: (None, _bytes),
     _Kind.TYPE_BOOL: (bool, _bool),
     _Kind.TYPE_FLOAT: (None, _real(single=True)),
     _Kind.TYPE_DOUBLE: (float, _real(single=False)),
-    **dict.fromkeys((_Kind.TYPE_INT32, _Kind.TYPE_SINT32, _Kind.TYPE_SFIXED32), (None, _INT32)),
-    **dict.fromkeys((_Kind.TYPE_INT64, _Kind.TYPE_SINT64, _Kind.TYPE_SFIXED64), (None, _INT64)),
-    **dict.fromkeys((_Kind.TYPE_UINT32, _Kind.TYPE_FIXED32), (None, _UINT32)),
-    **dict.fromkeys((_Kind.TYPE_UINT64, _Kind.TYPE_FIXED64), (None, _UINT64)),
+    **dict.fromkeys((_Kind.TYPE_INT32, _Kind.TYPE_SINT32, _Kind.TYPE_SFIXED32), (int, _INT32)),
+    **dict.fromkeys((_Kind.TYPE_INT64, _Kind.TYPE_SINT64, _Kind.TYPE_SFIXED64), (int, _INT64)),
+    **dict.fromkeys((_Kind.TYPE_UINT32, _Kind.TYPE_FIXED32), (int, _UINT32)),
+    **dict.fromkeys((_Kind.TYPE_UINT64, _Kind.TYPE_FIXED64), (int, _UINT64)),
 }
-"""Per field type: the Python type that upb takes as it is, and what converts all else."""
+"""Per field type: the Python type that upb takes or refuses itself, and what converts all else."""
