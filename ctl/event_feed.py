@@ -1,0 +1,225 @@
+"""Events as they pass on the bus, for people who watch: nothing is acknowledged, nothing created.
+
+What is past is read from the streams, what comes is a plain subscription, which outlives restarts
+of the broker. What both show is shown once.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import unquote
+
+import nats
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from bus.subjects import STREAMS, Stream
+from ctl.errors import Misused, NotReachable
+
+CONNECT_TIMEOUT_S = 5.0
+_FETCH = 256
+_FETCH_TIMEOUT_S = 2.0
+_REMEMBERED = 100_000
+"""How many ids of past events are compared with what comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where the bus is."""
+
+    url: str
+    user: str = ""
+    password: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One event as it passed, read as far as it can be."""
+
+    subject: str  # of the message
+    attributes: dict[str, str]  # CloudEvents' own names, and extensions such as traceparent
+    data: Any  # JSON, or the text when it is none
+
+    @property
+    def event_id(self) -> str:
+        """The event's id."""
+        return self.attributes.get("id", "")
+
+    @property
+    def kind(self) -> str:
+        """The event's kind, such as `rest-api.published`."""
+        return self.attributes.get("type", "?").removeprefix("sbx.")
+
+    @property
+    def time(self) -> str:
+        """When it happened, as its sender says."""
+        return self.attributes.get("time", "")
+
+    def cloud_event(self) -> dict[str, Any]:
+        """The event in CloudEvents' JSON format.
+
+        Source: https://github.com/cloudevents/spec/blob/main/cloudevents/formats/json-format.md
+        """
+        return {**self.attributes, "data": self.data}
+
+
+async def follow(
+    broker: Broker, patterns: Sequence[str], since: datetime | None
+) -> AsyncIterator[Observed]:
+    """Events under `patterns`: those since then in their order, then what comes, for ever.
+
+    Raises NotReachable, Misused.
+    """
+    client, lost = await _connect(broker)
+    try:
+        waiting: asyncio.Queue[Msg] = asyncio.Queue()
+        for pattern in patterns:
+            await client.subscribe(pattern, cb=waiting.put)
+        await client.flush()
+        shown: deque[str] = deque(maxlen=_REMEMBERED)
+        if since is not None:
+            async for past in _past(client, patterns, since):
+                shown.append(past.event_id)
+                yield past
+        ids = frozenset(shown)
+        while True:
+            event = observed(await _next(waiting, lost))
+            if event.event_id not in ids:
+                yield event
+    except nats.errors.BadSubjectError:
+        raise Misused(f"not a subject: {', '.join(patterns)}") from None
+    except nats.errors.Error as error:
+        raise NotReachable(f"the bus at {broker.url}: {error}") from error
+    finally:
+        with contextlib.suppress(nats.errors.Error, AssertionError):
+            await client.close()
+
+
+def observed(msg: Msg) -> Observed:
+    """What a message says. Anything can be observed, also what is not an event."""
+    return read(msg.subject, msg.headers, msg.data)
+
+
+def read(subject: str, headers: Mapping[str, str] | None, body: bytes) -> Observed:
+    """The event of a message in CloudEvents' binary mode."""
+    attributes: dict[str, str] = {}
+    for name, value in (headers or {}).items():
+        lower = name.lower()
+        if lower.startswith("ce-"):
+            attributes[lower.removeprefix("ce-")] = unquote(value)
+        elif lower in ("traceparent", "tracestate"):
+            attributes[lower] = value
+    try:
+        data = json.loads(body) if body else None
+    except ValueError:
+        data = body.decode(errors="replace")
+    return Observed(subject, attributes, data)
+
+
+async def _connect(broker: Broker) -> tuple[Client, "asyncio.Future[str]"]:
+    lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    client = Client()
+
+    async def on_closed() -> None:
+        if not lost.done():
+            lost.set_result(str(client.last_error or "closed"))
+
+    async def on_error(error: Exception) -> None:
+        """The library reconnects by itself; its default would print a traceback."""
+
+    options: dict[str, Any] = {"user": broker.user, "password": broker.password}
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await client.connect(
+                servers=[url.strip() for url in broker.url.split(",")],
+                name="signalbox events tail",
+                connect_timeout=2,
+                reconnect_time_wait=0.2,  # type: ignore[arg-type]
+                max_reconnect_attempts=-1,
+                closed_cb=on_closed,
+                error_cb=on_error,
+                **(options if broker.user else {}),
+            )
+    except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
+        reason = str(client.last_error or error or type(error).__name__)
+        raise NotReachable(
+            f"no bus answers at {broker.url} ({reason})",
+            ["is the gateway up? `signalbox up` starts one; --nats names another address"],
+        ) from error
+    return client, lost
+
+
+async def _next(waiting: "asyncio.Queue[Msg]", lost: "asyncio.Future[str]") -> Msg:
+    """The next message. Raises NotReachable when the connection ended for good."""
+    taking = asyncio.ensure_future(waiting.get())
+    try:
+        await asyncio.wait((taking, lost), return_when=asyncio.FIRST_COMPLETED)
+        if taking.done():
+            return taking.result()
+        raise NotReachable(f"the bus ended the connection: {lost.result()}")
+    finally:
+        taking.cancel()
+
+
+async def _past(
+    client: Client, patterns: Sequence[str], since: datetime
+) -> AsyncIterator[Observed]:
+    """What the streams keep since then, all streams merged by time."""
+    jetstream = client.jetstream()
+    wanted = [(stream, pattern) for pattern in patterns for stream in streams_of(pattern)]
+    reading = [_stored(jetstream, stream, pattern, since) for stream, pattern in wanted]
+    heads = [(head, one) for one in reading if (head := await anext(one, None)) is not None]
+    while heads:
+        heads.sort(key=lambda pair: pair[0].time)
+        head, one = heads[0]
+        yield head
+        following = await anext(one, None)
+        heads[:1] = [] if following is None else [(following, one)]
+
+
+def streams_of(pattern: str) -> list[Stream]:
+    """The streams that may keep subjects under `pattern`."""
+    tokens = pattern.split(".")
+    family = tokens[3] if len(tokens) > 3 else ">"
+    return [one for one in STREAMS if family in ("*", ">", one.family)]
+
+
+async def _stored(
+    jetstream: JetStreamContext, stream: Stream, pattern: str, since: datetime
+) -> AsyncIterator[Observed]:
+    try:
+        subscription = await jetstream.pull_subscribe(
+            "",
+            stream=stream.name,
+            config=ConsumerConfig(
+                filter_subject=pattern if pattern.split(".")[3:4] == [stream.family] else None,
+                deliver_policy=DeliverPolicy.BY_START_TIME,
+                opt_start_time=since.isoformat(),  # type: ignore[arg-type]
+                ack_policy=AckPolicy.NONE,
+                mem_storage=True,
+                inactive_threshold=30,
+            ),
+        )
+    except nats.js.errors.NotFoundError:
+        return  # no such stream yet, so nothing is kept
+    try:
+        left = (await subscription.consumer_info()).num_pending or 0
+        while left > 0:
+            try:
+                batch = await subscription.fetch(min(_FETCH, left), timeout=_FETCH_TIMEOUT_S)
+            except nats.errors.TimeoutError:
+                return  # what was there has expired meanwhile
+            for msg in batch:
+                yield observed(msg)
+            left -= len(batch)
+    finally:
+        await subscription.unsubscribe()

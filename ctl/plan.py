@@ -1,0 +1,153 @@
+"""What an `apply` would do: each document against what the gateway has, and what to prune."""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from bus.resources import faults
+from bus.resources.document import API_VERSION
+from ctl import kinds, selection
+from ctl.client import Client
+from ctl.documents import Document
+from ctl.output import as_yaml
+from ctl.turns import each
+
+Json = dict[str, Any]
+
+
+class Action(StrEnum):
+    """What a step does."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    KEEP = "keep"
+    DELETE = "delete"
+
+    @property
+    def done(self) -> str:
+        """The action in the past tense."""
+        return {"create": "created", "update": "updated", "keep": "unchanged"}.get(self, "deleted")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One resource, and what is to become of it."""
+
+    action: Action
+    kind: kinds.Kind
+    name: str
+    before: Json | None = None  # as the gateway has it
+    document: Document | None = None  # as the files have it; None: to be deleted
+
+    @property
+    def label(self) -> str:
+        """How messages call the resource."""
+        return self.kind.label(self.name)
+
+    @property
+    def revision(self) -> int | None:
+        """The revision that the gateway has."""
+        revision: int | None = (self.before or {}).get("status", {}).get("revision")
+        return revision
+
+
+async def steps(
+    client: Client, documents: Iterable[Document], advance: Callable[[], None]
+) -> list[Step]:
+    """A step for each document, in their order. `advance` is called after each."""
+
+    async def compare(document: Document) -> Step:
+        before = await client.find(document.kind.collection, document.name)
+        advance()
+        return Step(_action(document, before), document.kind, document.name, before, document)
+
+    return await each(documents, compare)
+
+
+async def superfluous(
+    client: Client,
+    documents: Iterable[Document],
+    terms: tuple[selection.Term, ...],
+    applied_set: str | None,
+) -> list[Step]:
+    """A deletion for each resource of the set, and of the selector, that `documents` lack."""
+    wanted = {(document.kind.name, document.name) for document in documents}
+    found: list[Step] = []
+    for kind in kinds.KINDS:
+        listed = await client.request("GET", f"/{kind.collection}")
+        found.extend(
+            Step(Action.DELETE, kind, name, before=resource)
+            for resource in listed[kind.list_key]
+            if (kind.name, name := str(resource["metadata"]["name"])) not in wanted
+            and selection.selected(resource, terms)
+            and (applied_set is None or selection.applied_set(resource) == applied_set)
+        )
+    return sorted(found, key=lambda step: (step.kind.name, step.name))
+
+
+def difference(step: Step) -> list[str]:
+    """The step as a unified diff, without line ends; empty when it changes nothing."""
+    if step.action is Action.KEEP:
+        return []
+    after = step.document.body if step.document else None
+    old, new = comparable(step.kind, step.before, after)
+    was = f"gateway: {step.label}"
+    if step.revision is not None:
+        was += f" revision {step.revision}"
+    becomes = step.document.place if step.document else "deleted"
+    return list(
+        difflib.unified_diff(
+            as_yaml(old).splitlines() if old is not None else [],
+            as_yaml(new).splitlines() if new is not None else [],
+            was if old is not None else "gateway: nothing",
+            becomes,
+            lineterm="",
+        )
+    )
+
+
+def comparable(
+    kind: kinds.Kind, before: Json | None, after: Json | None
+) -> tuple[Json | None, Json | None]:
+    """Both without what says nothing: defaults, the gateway's status, the version of the format."""
+    try:
+        return _modelled(kind, before), _modelled(kind, after)
+    except faults.InvalidResource:  # templates stand where numbers will be
+        return _bare(before), _bare(after)
+
+
+def _action(document: Document, before: Json | None) -> Action:
+    if before is None:
+        return Action.CREATE
+    old, new = comparable(document.kind, before, document.body)
+    return Action.KEEP if old == new else Action.UPDATE
+
+
+def _modelled(kind: kinds.Kind, body: Json | None) -> Json | None:
+    if body is None:
+        return None
+    plain = {key: value for key, value in body.items() if key != "status"}
+    model = faults.parse(kind.model(), plain)
+    return _current(model.model_dump(mode="json", by_alias=True, exclude_defaults=True))
+
+
+def _bare(body: Json | None) -> Json | None:
+    if body is None:
+        return None
+    return _current(_filled({key: value for key, value in body.items() if key != "status"}))
+
+
+def _current(body: Json) -> Json:
+    return {**body, "apiVersion": API_VERSION}
+
+
+def _filled(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """`value` without empty members."""
+    if isinstance(value, Mapping):
+        pairs = {key: _filled(member) for key, member in value.items()}
+        return {key: member for key, member in pairs.items() if member not in (None, {}, [])}
+    if isinstance(value, list):
+        return [_filled(member) for member in value]
+    return value

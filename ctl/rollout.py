@@ -1,0 +1,172 @@
+"""Carrying out the steps of a plan, and waiting until the routers serve what they changed."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ctl.client import Client
+from ctl.errors import CtlError, ExitCode, NotFound, NotLive, Refused
+from ctl.output import complain, say
+from ctl.plan import Action, Step
+from ctl.turns import each
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a step."""
+
+    step: Step
+    revision: int | None = None
+    liveness: Json | None = None  # the gateway's answer; None when not asked for
+    error: CtlError | None = None
+
+    @property
+    def done(self) -> str:
+        """The result in one word; what is not live may still be created."""
+        return "refused" if isinstance(self.error, Refused) else self.step.action.done
+
+    @property
+    def text(self) -> str:
+        """The result as a line."""
+        if self.error is None:
+            return f"{self.step.label} {self.done}{self._live}"
+        if isinstance(self.error, NotLive):
+            return f"{self.step.label} {self.done}, {self.error.message}"
+        return f"{self.step.label} failed: {self.error.message}"
+
+    @property
+    def _live(self) -> str:
+        if self.liveness is None:
+            return "" if self.revision is None else f", revision {self.revision}"
+        return f", {live_text(self.liveness)}"
+
+    def as_document(self) -> Json:
+        """The result for programs."""
+        found: Json = {
+            "kind": self.step.kind.name,
+            "name": self.step.name,
+            "result": self.done,
+            "revision": self.revision,
+        }
+        if self.liveness is not None:
+            found |= {
+                key: self.liveness.get(key) for key in ("state", "live", "total", "elapsedMs")
+            }
+        if self.error is not None:
+            found |= {"error": self.error.message, "details": list(self.error.details)}
+        return found
+
+
+async def carry_out(
+    client: Client,
+    steps: Iterable[Step],
+    wait_s: float | None,
+    tell: Callable[[Outcome], None],
+) -> list[Outcome]:
+    """Do all `steps`; one that fails does not keep the others back. None: do not wait for live.
+
+    `tell` hears of each when it is done. Raises NotReachable, NotAllowed: nothing else would work.
+    """
+
+    async def one(step: Step) -> Outcome:
+        outcome = await _carry_out(client, step, wait_s)
+        tell(outcome)
+        return outcome
+
+    return await each(steps, one)
+
+
+async def wait(client: Client, step: Step, revision: int | None, wait_s: float) -> Outcome:
+    """Wait until `revision` of a step's resource is live on all routers, or refused."""
+    liveness = await client.liveness(step.kind.collection, step.name, revision, wait_s)
+    error = why_not_live(liveness, wait_s)
+    return Outcome(step, int(liveness["revision"]), liveness, error)
+
+
+def tell(outcome: Outcome) -> None:
+    """Print what became of a step."""
+    if outcome.error is None:
+        say(outcome.text)
+    else:
+        complain(CtlError(outcome.text, outcome.error.details))
+
+
+def live_text(liveness: Json) -> str:
+    """Where a revision is live, since when."""
+    text = f"live on {liveness['live']} of {liveness['total']} routers"
+    text += f", revision {liveness['revision']}"
+    elapsed = liveness.get("elapsedMs")
+    return text if elapsed is None else f"{text}, {elapsed:.0f} ms"
+
+
+def why_not_live(liveness: Json, waited_s: float) -> NotLive | None:
+    """The reason why a revision is not in force on all routers; None when it is."""
+    revision, live, total = (liveness[key] for key in ("revision", "live", "total"))
+    reason = liveness.get("reason")
+    if reason:
+        served = f"on {live} of {total} routers" if live else "nowhere"
+        return NotLive(f"revision {revision} was refused, it is live {served}", [reason])
+    if total == 0:
+        return NotLive(
+            f"revision {revision} is live nowhere: no router is connected",
+            ["`signalbox status` shows the routers"],
+        )
+    if live < total:
+        return NotLive(
+            f"revision {revision} is live on {live} of {total} routers after {waited_s:g} s"
+        )
+    return None
+
+
+def exit_code(outcomes: Iterable[Outcome]) -> ExitCode:
+    """What the shell is told: a refusal before a revision that is not live."""
+    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+    if not errors:
+        return ExitCode.OK
+    late = all(isinstance(error, NotLive) for error in errors)
+    return ExitCode.NOT_LIVE if late else ExitCode.REFUSED
+
+
+async def _carry_out(client: Client, step: Step, wait_s: float | None) -> Outcome:
+    collection = step.kind.collection
+    body = step.document.body if step.document else {}
+    try:
+        match step.action:
+            case Action.DELETE:
+                await client.delete(collection, step.name)
+                return Outcome(step)
+            case Action.CREATE:
+                resource = await client.create(collection, body)
+            case Action.UPDATE:
+                resource = await client.replace(collection, step.name, body)
+            case Action.KEEP:
+                resource = step.before or {}
+        revision = resource.get("status", {}).get("revision")
+        if wait_s is None:
+            return Outcome(step, revision)
+        return await wait(client, step, revision, wait_s)
+    except NotFound as error:
+        if step.action is Action.DELETE:  # somebody was faster
+            return Outcome(step)
+        return Outcome(step, error=error)
+    except Refused as error:
+        if error.status in (401, 403):
+            raise
+        return Outcome(step, error=_placed(error, step))
+
+
+def _placed(error: Refused, step: Step) -> Refused:
+    """The gateway's refusal, each fault with its line in the file."""
+    if step.document is None:
+        return error
+    details = [
+        f"{step.document.place_of(field)}: {field}: {message}" for field, message in error.faults
+    ]
+    return Refused(
+        error.message,
+        details or [f"{step.document.place}: {detail}" for detail in error.details],
+        status=error.status,
+        faults=error.faults,
+    )
