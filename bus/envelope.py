@@ -82,7 +82,7 @@ def decode(subject: str, headers: Mapping[str, str] | None, body: bytes) -> Rece
     if attributes.get("ce-datacontenttype", JSON).partition(";")[0].strip().lower() != JSON:
         raise MalformedEvent(f"header ce-datacontenttype is not {JSON}")
     try:
-        event = wanted.model_validate_json(body)
+        event = wanted.model_validate_json(body, extra="ignore")  # also within resources
         addressed_to = event.subject
     except ValidationError as error:
         raise MalformedEvent(_first_fault(error)) from error

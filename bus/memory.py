@@ -162,6 +162,12 @@ class _Consumer:
             self._attempts[stored.place] = 0
             self._put(stored, 0.0)
 
+    def forget(self) -> None:
+        """Drop everything that was to be handed out."""
+        self._heap.clear()
+        self._due.clear()
+        self._attempts.clear()
+
     def settle(self, place: str) -> None:
         """Never hand out `place` again."""
         self._due.pop(place, None)
@@ -265,20 +271,21 @@ class MemoryBus:
             if matches(one.stream.subjects[0], message.subject):
                 stored = one.append(message, asyncio.get_running_loop().time())
                 if stored is not None:
-                    for taker in (*self._feeds, *self._consumers.values()):
-                        taker.offer(stored)
+                    for feed in self._feeds:
+                        feed.offer(stored)
+                    for consumer in self._consumers.values():
+                        consumer.offer(stored)
                 return
         raise BusUnavailable(f"no stream takes {message.subject}")
 
     def lose_everything(self) -> None:
         """Come back empty, as a broker does that keeps its streams in memory: a new epoch."""
-        self._logs = {stream.name: _Log(stream) for stream in STREAMS}
-        for name, consumer in self._consumers.items():
-            fresh = _Consumer(self, name)
-            fresh.patterns = consumer.patterns
-            consumer.__dict__.update(
-                {k: v for k, v in fresh.__dict__.items() if k not in ("_changed",)}
-            )
+        self._logs = {
+            name: _Log(log.stream, count=log.count)  # so that a late answer hits nothing new
+            for name, log in self._logs.items()
+        }
+        for consumer in self._consumers.values():
+            consumer.forget()
         self.epoch += 1
         self._new_epoch.set()
         self._new_epoch = asyncio.Event()

@@ -1,4 +1,4 @@
-"""A real nats-server with JetStream, from the wheel; it can be killed and comes back on its port."""
+"""A real nats-server with JetStream, from the wheel; killed, it comes back on its port."""
 
 import asyncio
 import contextlib
