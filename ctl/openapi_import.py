@@ -8,6 +8,7 @@ Source: https://spec.openapis.org/oas/v3.1.1.html, https://swagger.io/specificat
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +81,7 @@ def convert(
     title = str(info.get("title") or "")
     display_name = _display_name(title, remarks)
     api_version = version or _version(str(info.get("version") or ""), remarks)
-    slug = _NOT_IN_SLUGS.sub("-", title.lower()).strip("-") or "api"
+    slug = _NOT_IN_SLUGS.sub("-", _ascii(title).lower()).strip("-") or "api"
     operations = list(_operations(document, remarks, left_out))
     if not operations:
         raise Refused("the document has no operation that can be expressed", left_out)
@@ -117,12 +118,19 @@ def _check_format(document: Json, source: str) -> None:
 
 
 def _display_name(title: str, remarks: list[str]) -> str:
-    fitting = " ".join(_NOT_IN_NAMES.sub(" ", title).split())[:100].strip() or "API"
+    fitting = " ".join(_NOT_IN_NAMES.sub(" ", _ascii(title)).split())[:100].strip() or "API"
     if fitting != title:
         remarks.append(
             f"displayName is {fitting!r}, the title {title!r} holds what a displayName may not"
         )
     return fitting
+
+
+def _ascii(text: str) -> str:
+    """`text` with accents taken off its letters."""
+    return "".join(
+        char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char)
+    )
 
 
 def _version(text: str, remarks: list[str]) -> str:

@@ -264,9 +264,9 @@ def _show_new(api: str, answer: Json, form: KeyFormat, *, given: bool) -> None:
     key: Json = answer["apiKey"]
     match form:
         case KeyFormat.JSON:
-            output.say(output.as_json(key))
+            output.say(output.as_json(answer))
         case KeyFormat.YAML:
-            output.say(output.as_yaml(key).rstrip("\n"))
+            output.say(output.as_yaml(answer).rstrip("\n"))
         case KeyFormat.NAME:
             output.say(str(key["name"]))
         case KeyFormat.KEY:
