@@ -198,9 +198,8 @@ class _Consumer:
 
     def _put(self, stored: Stored, due: float) -> None:
         self._order += 1
-        order = stored.sequence if due == 0 else self._order
-        self._due[stored.place] = (due, order)
-        heapq.heappush(self._heap, (due, order, stored))
+        self._due[stored.place] = (due, self._order)
+        heapq.heappush(self._heap, (due, self._order, stored))
         self._changed.set()
 
 
