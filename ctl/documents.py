@@ -194,7 +194,7 @@ def _checked(body: object, node: yaml.Node, source: str, index: int) -> Document
     if kind is None:
         what = "has no kind" if word is None else f"has unknown kind {word!r}"
         return [f"{place} {what}; kinds are: {', '.join(one.name for one in kinds.KINDS)}"]
-    body = {key: value for key, value in body.items() if key != "status"}  # as `get` prints it
+    body = as_kept(body)
     metadata = body.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
     document = Document(kind, str(name or ""), body, source, index, node)
@@ -211,6 +211,22 @@ def _faults(document: Document) -> list[str]:
             if not _is_template(value_at(document.body, one.field))
         ]
     return []
+
+
+def as_kept(body: Json) -> Json:
+    """`body` as the gateway keeps it: without its read-only status and without empty fields.
+
+    Null in a policy's parameters means what the policy says it means, and stays.
+    """
+    return {key: _without_nulls(key, value) for key, value in body.items() if key != "status"}
+
+
+def _without_nulls(name: str, value: Any) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(value, dict) and name != "params":
+        return {key: _without_nulls(key, one) for key, one in value.items() if one is not None}
+    if isinstance(value, list):
+        return [_without_nulls("", one) for one in value]
+    return value
 
 
 def value_at(body: object, field: str) -> object:

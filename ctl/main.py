@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ctl.commands import apply, events, imports, keys, resources
+from ctl.commands import apply, catalogue, events, imports, keys, resources
 from ctl.errors import CtlError, ExitCode
 from ctl.output import complain
 
@@ -58,7 +58,7 @@ def application() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for group in (apply, resources, keys, imports, events):
+    for group in (apply, resources, keys, imports, events, catalogue):
         group.register(app)
     return app
 

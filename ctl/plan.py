@@ -1,7 +1,7 @@
 """What an `apply` would do: each document against what the gateway has, and what to prune."""
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -10,7 +10,7 @@ from bus.resources import faults
 from bus.resources.document import API_VERSION
 from ctl import kinds, selection
 from ctl.client import Client
-from ctl.documents import Document
+from ctl.documents import Document, as_kept
 from ctl.output import as_yaml
 from ctl.turns import each
 
@@ -128,26 +128,13 @@ def _action(document: Document, before: Json | None) -> Action:
 def _modelled(kind: kinds.Kind, body: Json | None) -> Json | None:
     if body is None:
         return None
-    plain = {key: value for key, value in body.items() if key != "status"}
-    model = faults.parse(kind.model(), plain)
+    model = faults.parse(kind.model(), as_kept(body))
     return _current(model.model_dump(mode="json", by_alias=True, exclude_defaults=True))
 
 
 def _bare(body: Json | None) -> Json | None:
-    if body is None:
-        return None
-    return _current(_filled({key: value for key, value in body.items() if key != "status"}))
+    return None if body is None else _current(as_kept(body))
 
 
 def _current(body: Json) -> Json:
     return {**body, "apiVersion": API_VERSION}
-
-
-def _filled(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """`value` without empty members."""
-    if isinstance(value, Mapping):
-        pairs = {key: _filled(member) for key, member in value.items()}
-        return {key: member for key, member in pairs.items() if member not in (None, {}, [])}
-    if isinstance(value, list):
-        return [_filled(member) for member in value]
-    return value
