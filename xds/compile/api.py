@@ -222,7 +222,9 @@ class _SiteWriter:
             self.api.id,
             ",".join(f"{one.name}={one.value}" for one in matcher.headers),
         )
-        paths = tuple(path_routes(self.context, parts, self.target.base_path))
+        base_path = self.target.base_path
+        single = self.api_chain.answer is None and bool(chain.filters)
+        paths = tuple(path_routes(self.context, parts, base_path, single=single))
         yield from self._preflights(position, parts, paths, key, chain)
         answer = self.api_chain.answer or chain.answer
         action = (

@@ -161,7 +161,6 @@ def cluster_document(endpoints: Sequence[Endpoint], connect_timeout_s: float) ->
         # a name that does not resolve must not hold back the configuration of the others
         document |= {
             "dns_lookup_family": "V4_PREFERRED",
-            "respect_dns_ttl": True,
             "wait_for_warm_on_init": False,
         }
     if several:

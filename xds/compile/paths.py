@@ -46,10 +46,15 @@ def first_literal(parts: tuple[str, ...]) -> str | None:
     return parts[0] if _kind(parts[0]) == _LITERAL else None
 
 
-def path_routes(context: str, parts: tuple[str, ...], base_path: str) -> Iterator[PathRoute]:
-    """The routes that match `parts` below `context` (`` for the root), rewritten to `base_path`."""
+def path_routes(
+    context: str, parts: tuple[str, ...], base_path: str, *, single: bool = False
+) -> Iterator[PathRoute]:
+    """The routes that match `parts` below `context` (`` for the root), rewritten to `base_path`.
+
+    `single`: in one route, so that what counts per route counts both slash forms together.
+    """
     kinds = rank(parts)
-    if _PARAM in kinds:
+    if _PARAM in kinds or (single and _REST not in kinds and context + "/".join(parts)):
         yield _template(context, parts, base_path)
     elif _REST in kinds:
         yield _prefix(context, "".join(f"/{part}" for part in parts[:-1]), base_path)
@@ -87,7 +92,7 @@ def _template(context: str, parts: tuple[str, ...], base_path: str) -> PathRoute
                 pattern += "/[^/]+"
             case _:
                 pattern += "(/.*)?"
-    if _kind(parts[-1]) != _REST:
+    if _REST not in rank(parts):
         pattern += "/?"
     rewrite = {} if context == base_path else _swap(context, base_path)
     return PathRoute({"safe_regex": {"regex": pattern}}, rewrite)

@@ -34,7 +34,7 @@ class Member:
     """One API in one scope: the routes of it that belong here."""
 
     api: CompiledApi
-    routes: tuple[tuple[str, ApiRoute], ...]  # with the host each is served on
+    routes: tuple[tuple[tuple[str, ...], ApiRoute], ...]  # with the hosts each is served on
 
 
 def scope_name(segment: str) -> str:
@@ -69,9 +69,8 @@ def member(api: CompiledApi, segment: str) -> Member:
     return Member(
         api,
         tuple(
-            (host, route)
+            (site.hosts, route)
             for site in api.sites
-            for host in site.hosts
             for route in site.routes
             if whole or route.first_segment == segment
         ),
@@ -142,12 +141,12 @@ def _told_apart_by_context(members: Sequence[Member]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _VirtualHost:
-    """A virtual host in the making: its routes in order, with the host each still has to check."""
+    """A virtual host in the making."""
 
     name: str
     domains: tuple[str, ...]
     members: tuple[Member, ...]
-    check_host: bool = True
+    check_hosts: bool = True  # whether the routes still have to look at the host
 
 
 def _by_context(members: Sequence[Member]) -> Iterator[_VirtualHost]:
@@ -157,22 +156,29 @@ def _by_context(members: Sequence[Member]) -> Iterator[_VirtualHost]:
 
 
 def _by_host_and_context(members: Sequence[Member]) -> Iterator[_VirtualHost]:
-    """A virtual host per exact host and context; all the rest shares the default one."""
-    exact: dict[tuple[str, str], list[Member]] = defaultdict(list)
+    """A virtual host for the exact hosts of a context that the same APIs serve.
+
+    All its hosts are domains of the one virtual host, so that a limit of the API counts once.
+    What is served on wildcards and on any host shares the default virtual host.
+    """
+    served: dict[tuple[str, str], list[Member]] = defaultdict(list)  # by context and exact host
     rest: list[Member] = []
     for one in members:
-        by_host: dict[str, list[tuple[str, ApiRoute]]] = defaultdict(list)
-        for host, route in one.routes:
-            by_host["" if "*" in host else host].append((host, route))
-        for host, routes in by_host.items():
-            part = replace(one, routes=tuple(routes))
-            if host:
-                exact[host, one.api.context].append(part)
-            else:
-                rest.append(part)
-    for (host, context), parts in exact.items():
-        domains = _below(host + context)
-        yield _VirtualHost(host + context, domains, tuple(parts), check_host=False)
+        wild = tuple(entry for entry in one.routes if any("*" in host for host in entry[0]))
+        if wild:
+            rest.append(replace(one, routes=wild))
+        for host in sorted(one.api.hosts):
+            if "*" not in host:
+                served[one.api.context, host].append(one)
+    groups: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
+    by_id = {one.api.api_id: one for one in members}
+    for (context, host), parts in served.items():
+        groups[context, tuple(one.api.api_id for one in parts)].append(host)
+    for (context, api_ids), hosts in groups.items():
+        domains = tuple(domain for host in hosts for domain in _below(host + context))
+        inside = tuple(by_id[api_id] for api_id in api_ids)
+        alike = len({served_on for one in inside for served_on, _ in one.routes}) == 1
+        yield _VirtualHost(hosts[0] + context, domains, inside, check_hosts=not alike)
     if rest:
         yield _VirtualHost("*", ("*",), tuple(rest))
 
@@ -182,16 +188,21 @@ def _below(stem: str) -> tuple[str, ...]:
     return (stem, f"{stem}/", f"{stem}/*")
 
 
-def _host_order(host: str) -> tuple[int, int]:
+def _host_order(hosts: tuple[str, ...]) -> tuple[int, int]:
     """Exact hosts before wildcards, longer wildcards first, any host last."""
-    if host == "*":
+    if "*" in hosts:
         return (2, 0)
-    return (1, -len(host)) if "*" in host else (0, 0)
+    wild = [host for host in hosts if "*" in host]
+    return (1, -max(len(host) for host in wild)) if wild else (0, 0)
 
 
-def _host_matcher(host: str) -> list[Document]:
-    if host == "*":
+def _host_matcher(hosts: tuple[str, ...]) -> list[Document]:
+    pattern = host_pattern(hosts)
+    if pattern is None:
         return []
+    if len(hosts) > 1:
+        return [{"name": ":authority", "string_match": {"safe_regex": {"regex": pattern}}}]
+    (host,) = hosts
     if host.startswith("*"):
         how: Document = {"suffix": host[1:]}
     elif host.endswith("*"):
@@ -204,7 +215,7 @@ def _host_matcher(host: str) -> list[Document]:
 def _virtual_host(made: _VirtualHost, tree_threshold: int) -> Document:
     shared = len(made.members) > 1
     entries = sorted(
-        ((one.api, host, route) for one in made.members for host, route in one.routes),
+        ((one.api, hosts, route) for one in made.members for hosts, route in one.routes),
         key=lambda entry: (
             _host_order(entry[1]),
             entry[1],
@@ -214,25 +225,30 @@ def _virtual_host(made: _VirtualHost, tree_threshold: int) -> Document:
         ),
     )
     routes = [
-        (api, route, _route(api, host, route, check_host=made.check_host, shared=shared))
-        for api, host, route in entries
+        (route, _route(api, hosts, route, check_hosts=made.check_hosts, shared=shared))
+        for api, hosts, route in entries
     ]
     document: Document = {"name": made.name, "domains": list(made.domains)}
     if not shared and made.members[0].api.chain:
         document["typed_per_filter_config"] = dict(made.members[0].api.chain)
     if len(routes) > tree_threshold and not shared:
         context = made.members[0].api.context
-        document["matcher"] = _tree(context, [(route, doc) for _, route, doc in routes])
+        document["matcher"] = _tree(context, routes)
     else:
-        document["routes"] = [doc for _, _, doc in routes]
+        document["routes"] = [document for _, document in routes]
     return document
 
 
 def _route(
-    api: CompiledApi, host: str, route: ApiRoute, *, check_host: bool, shared: bool
+    api: CompiledApi,
+    hosts: tuple[str, ...],
+    route: ApiRoute,
+    *,
+    check_hosts: bool,
+    shared: bool,
 ) -> Document:
-    document = {**route.document, "name": str(replace(route.key, vhost=host))}
-    matchers = _host_matcher(host) if check_host else []
+    document = {**route.document, "name": str(replace(route.key, vhost=";".join(hosts)))}
+    matchers = _host_matcher(hosts) if check_hosts else []
     if matchers:
         match = document["match"]
         document["match"] = {**match, "headers": [*match["headers"], *matchers]}

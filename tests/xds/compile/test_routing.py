@@ -2,6 +2,7 @@
 
 import pytest
 
+from policy_engine.catalogue import load
 from tests.servers.http_backend import Answer, Received, http_backend
 from tests.xds.routing import api, router
 
@@ -297,3 +298,35 @@ async def test_a_slow_upstream_ends_at_the_declared_timeout() -> None:
         async with router(one) as gateway:
             assert (await gateway.get("/c/short")).status_code == 504
             assert (await gateway.get("/c/long")).status_code == 200
+
+
+async def test_a_limit_counts_once_for_all_hosts_and_slash_forms() -> None:
+    async with http_backend() as backend:
+        limit = "{name: basic-ratelimit, params: {limits: [{requests: 4, duration: 1m}]}}"
+        both = api(f"""
+            name: both
+            context: /both
+            vhosts: {{main: "a.example;b.example"}}
+            upstream: {{main: {{url: "http://127.0.0.1:{backend.port}"}}}}
+            policies: [{limit}]
+            operations:
+              - {{method: GET, path: /x}}
+              - {{method: GET, path: /y}}
+        """)
+        other = api(f"""
+            name: other
+            context: /both
+            vhosts: {{main: c.example}}
+            upstream: {{main: {{url: "http://127.0.0.1:{backend.port}"}}}}
+            operations: [{{method: GET, path: /x, policies: [{limit}]}}]
+        """)
+        async with router(both, other, catalogue=load()) as gateway:
+
+            async def statuses(*asked: tuple[str, str]) -> list[int]:
+                return [(await gateway.get(path, host=host)).status_code for path, host in asked]
+
+            a, b, c = "a.example", "b.example", "c.example"
+            spent = [("/both/x", a), ("/both/x/", b), ("/both/y", a), ("/both/y/", b)]
+            assert await statuses(*spent, ("/both/x", b)) == [200, 200, 200, 200, 429]
+            forms = [("/both/x", c), ("/both/x/", c)] * 2
+            assert await statuses(*forms, ("/both/x/", c)) == [200, 200, 200, 200, 429]
