@@ -74,6 +74,13 @@ class NatsServer:
             await asyncio.to_thread(self._process.wait, _STOP_S)
             self._process = None
 
+    async def stop(self) -> None:
+        """SIGTERM: it writes down what it knows, and is gone."""
+        if self._process is not None:
+            self._process.terminate()
+            await asyncio.to_thread(self._process.wait, _STOP_S)
+            self._process = None
+
     async def restart(self) -> None:
         """Kill it if it lives, and start it again on the same port with the same folder."""
         await self.kill()
