@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,7 +22,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from bus.subjects import STREAMS, Stream
+from bus.subjects import STREAMS, Stream, matches
 from ctl.errors import Misused, NotReachable
 
 CONNECT_TIMEOUT_S = 5.0
@@ -74,7 +74,7 @@ class Observed:
 
 async def follow(
     broker: Broker, patterns: Sequence[str], since: datetime | None
-) -> AsyncIterator[Observed]:
+) -> AsyncGenerator[Observed]:
     """Events under `patterns`: those since then in their order, then what comes, for ever.
 
     Raises NotReachable, Misused.
@@ -87,9 +87,10 @@ async def follow(
         await client.flush()
         shown: deque[str] = deque(maxlen=_REMEMBERED)
         if since is not None:
-            async for past in _past(client, patterns, since):
-                shown.append(past.event_id)
-                yield past
+            async with contextlib.aclosing(_past(client, patterns, since)) as past:
+                async for event in past:
+                    shown.append(event.event_id)
+                    yield event
         ids = frozenset(shown)
         while True:
             event = observed(await _next(waiting, lost))
@@ -172,18 +173,24 @@ async def _next(waiting: "asyncio.Queue[Msg]", lost: "asyncio.Future[str]") -> M
 
 async def _past(
     client: Client, patterns: Sequence[str], since: datetime
-) -> AsyncIterator[Observed]:
-    """What the streams keep since then, all streams merged by time."""
+) -> AsyncGenerator[Observed]:
+    """What the streams keep since then, all streams merged by the time they stored it."""
     jetstream = client.jetstream()
-    wanted = [(stream, pattern) for pattern in patterns for stream in streams_of(pattern)]
-    reading = [_stored(jetstream, stream, pattern, since) for stream, pattern in wanted]
-    heads = [(head, one) for one in reading if (head := await anext(one, None)) is not None]
-    while heads:
-        heads.sort(key=lambda pair: pair[0].time)
-        head, one = heads[0]
-        yield head
-        following = await anext(one, None)
-        heads[:1] = [] if following is None else [(following, one)]
+    async with contextlib.AsyncExitStack() as readings:
+        heads: list[tuple[Msg, AsyncGenerator[Msg]]] = []
+        for pattern in patterns:
+            for stream in streams_of(pattern):
+                reading = await readings.enter_async_context(
+                    contextlib.aclosing(_stored(jetstream, stream, pattern, since))
+                )
+                if (head := await anext(reading, None)) is not None:
+                    heads.append((head, reading))
+        while heads:
+            heads.sort(key=lambda pair: pair[0].metadata.timestamp)
+            head, reading = heads[0]
+            yield observed(head)
+            following = await anext(reading, None)
+            heads[:1] = [] if following is None else [(following, reading)]
 
 
 def streams_of(pattern: str) -> list[Stream]:
@@ -193,15 +200,22 @@ def streams_of(pattern: str) -> list[Stream]:
     return [one for one in STREAMS if family in ("*", ">", one.family)]
 
 
+def narrowed(pattern: str, stream: Stream) -> str:
+    """A filter within `stream` for all that `pattern` finds there; a wider one is refused."""
+    tokens = pattern.split(".")
+    if len(tokens) > 4:
+        return ".".join((*tokens[:3], stream.family, *tokens[4:]))
+    return stream.subjects[0]
+
+
 async def _stored(
     jetstream: JetStreamContext, stream: Stream, pattern: str, since: datetime
-) -> AsyncIterator[Observed]:
+) -> AsyncGenerator[Msg]:
     try:
         subscription = await jetstream.pull_subscribe(
-            "",
+            narrowed(pattern, stream),
             stream=stream.name,
             config=ConsumerConfig(
-                filter_subject=pattern if pattern.split(".")[3:4] == [stream.family] else None,
                 deliver_policy=DeliverPolicy.BY_START_TIME,
                 opt_start_time=since.isoformat(),  # type: ignore[arg-type]
                 ack_policy=AckPolicy.NONE,
@@ -219,7 +233,8 @@ async def _stored(
             except nats.errors.TimeoutError:
                 return  # what was there has expired meanwhile
             for msg in batch:
-                yield observed(msg)
+                if matches(pattern, msg.subject):
+                    yield msg
             left -= len(batch)
     finally:
         await subscription.unsubscribe()

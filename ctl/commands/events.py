@@ -1,5 +1,6 @@
 """`signalbox events`: what passes on the bus."""
 
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,13 +96,13 @@ async def tail(
     patterns = subjects or [pattern(family) for family in families or tuple(Family)]
     begin = moment(since, datetime.now(UTC)) if since else None
     seen = 0
-    async for event in follow(
-        _broker(connection, nats_url, nats_user, nats_password), patterns, begin
-    ):
-        _show(event, output_format)
-        seen += 1
-        if count is not None and seen >= count:
-            return
+    broker = _broker(connection, nats_url, nats_user, nats_password)
+    async with aclosing(follow(broker, patterns, begin)) as events:
+        async for event in events:
+            _show(event, output_format)
+            seen += 1
+            if seen == count:
+                return
 
 
 def _broker(
