@@ -15,7 +15,8 @@
     - StorageUnavailable    transient: 503, back off and retry
     - StorageUnusable       at start: the operator has to act
       - SchemaTooNew        the database was written by a newer version
-  - PortTaken               at start: another process listens there
+  - AddressUnusable         at start: the address is not ours, or the port is not allowed
+    - PortTaken             at start: another process listens there
   - InvalidPasswordHash     at start: a configured password hash cannot be read
 """
 
@@ -126,14 +127,24 @@ class SchemaTooNew(StorageUnusable):
         self.known = known
 
 
-class PortTaken(ControllerError):
-    """Another process listens on an address that the controller needs."""
+class AddressUnusable(ControllerError):
+    """An address that the controller needs cannot be listened on."""
 
-    def __init__(self, address: str, port: int, setting: str) -> None:
-        super().__init__(f"port {port} on {address} is taken: free it, or set {setting}")
+    def __init__(self, address: str, port: int, setting: str, reason: str) -> None:
+        super().__init__(f"port {port} on {address} cannot be opened ({setting}): {reason}")
         self.address = address
         self.port = port
         self.setting = setting
+
+
+class PortTaken(AddressUnusable):
+    """Another process listens there."""
+
+    def __init__(self, address: str, port: int, setting: str) -> None:
+        super().__init__(address, port, setting, "it is taken")
+        self.args = (
+            f"port {port} on {address} is taken by another process: free it, or set {setting}",
+        )
 
 
 class InvalidPasswordHash(ControllerError):

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable, Sequence
 
 from bus.events import Event
-from controller.model import REST_API, ApiFilter, Outgoing, StoredApi, StoredKey
+from controller.model import REST_API, ApiFilter, Counts, Outgoing, StoredApi, StoredKey
 from controller.ports import Result, UnitOfWork
 
 
@@ -121,6 +121,12 @@ class MemoryRecord:
         """See Record."""
         for number in numbers:
             self._outbox.pop(number, None)
+
+    async def counts(self) -> Counts:
+        """See Record."""
+        states = [api.state for api in self.api_rows.values() if not api.retired]
+        keys = sum(not row.revoked for rows in self.key_rows.values() for row in rows.values())
+        return Counts(states.count("deployed"), states.count("undeployed"), keys)
 
     async def version(self) -> int:
         """See Record."""

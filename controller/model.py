@@ -116,6 +116,15 @@ class ApiFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class Counts:
+    """How much is on record, without what was deleted."""
+
+    deployed: int
+    undeployed: int
+    keys: int
+
+
+@dataclass(frozen=True, slots=True)
 class Outgoing:
     """One event that was committed with a change and is still to be told."""
 

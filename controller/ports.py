@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 from bus.events import Event
 from bus.ports import Publisher, StateFollower
 from bus.resources.rest_api import PolicyRef
-from controller.model import ApiFilter, Outgoing, StoredApi, StoredKey
+from controller.model import ApiFilter, Counts, Outgoing, StoredApi, StoredKey
 
 
 class UnitOfWork(Protocol):
@@ -83,6 +83,10 @@ class Record(Protocol):
 
     async def forget(self, numbers: Sequence[int]) -> None:
         """Take what was told out of the outbox."""
+        ...
+
+    async def counts(self) -> Counts:
+        """How much there is."""
         ...
 
     async def version(self) -> int:

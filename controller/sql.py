@@ -39,7 +39,7 @@ from bus.events import Event
 from bus.resources.api_key import ApiKey
 from controller.database import Database, connect
 from controller.errors import Raced, StorageUnavailable, StorageUnusable
-from controller.model import REST_API, ApiFilter, Outgoing, StoredApi, StoredKey
+from controller.model import REST_API, ApiFilter, Counts, Outgoing, StoredApi, StoredKey
 from controller.ports import Result, UnitOfWork
 from controller.schema import APIS, KEYS, OUTBOX, bring_up_to_date
 
@@ -285,6 +285,17 @@ class SqlRecord:
             await self._database.write(
                 lambda connection: connection.execute(told).close(), synced=False
             )
+
+    async def counts(self) -> Counts:
+        """See Record."""
+        apis, keys = await self._rows(
+            select(APIS.c.state, func.count().label("number"))
+            .where(APIS.c.retired.is_(False))
+            .group_by(APIS.c.state),
+            select(func.count()).select_from(KEYS).where(KEYS.c.revoked.is_(False)),
+        )
+        by_state = {row.state: row.number for row in apis}
+        return Counts(by_state.get("deployed", 0), by_state.get("undeployed", 0), keys[0][0])
 
     async def version(self) -> int:
         """See Record."""

@@ -64,6 +64,8 @@ Duration = Annotated[str, AfterValidator(_any_duration)]
 def _handle(name: str) -> str:
     if not name:
         raise ValueError("Metadata name is required")
+    if name in (".", ".."):
+        raise ValueError("must not be '.' or '..'")  # no URL could name it
     if _BAD_NAME.search(name):
         raise ValueError("must not contain whitespace, '/', '}' or control characters")
     return name
@@ -71,7 +73,7 @@ def _handle(name: str) -> str:
 
 def is_handle(name: str) -> bool:
     """Whether `name` may name a resource."""
-    return bool(name) and _BAD_NAME.search(name) is None
+    return name not in ("", ".", "..") and _BAD_NAME.search(name) is None
 
 
 def _labels(labels: dict[str, str]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from bus.resources.document import (
 )
 
 GATEWAY_DEFAULT_VHOST = "_gateway_default_"
+MAX_RESOLVED_CONTEXT = 256
 RESERVED_CONTEXT = "/_gateway-health"
 
 _NAME = re.compile(r"[a-zA-Z0-9\-_. ]+")
@@ -328,7 +329,7 @@ class RestApiSpec(Document):
     """What the API is."""
 
     display_name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_display_name)]
-    version: Annotated[str, Field(min_length=1), AfterValidator(_version)]
+    version: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_version)]
     context: Annotated[str, Field(max_length=200), AfterValidator(_context)]
     upstream_definitions: tuple[UpstreamDefinition, ...] = ()
     upstream: Upstreams
@@ -338,6 +339,16 @@ class RestApiSpec(Document):
     resilience: Resilience | None = None
     operations: Annotated[tuple[Operation, ...], AfterValidator(_some_operations)]
     deployment_state: Literal["deployed", "undeployed"] = "deployed"
+
+    @model_validator(mode="after")
+    def _short(self) -> Self:
+        if len(self.resolved_context) > MAX_RESOLVED_CONTEXT:
+            raise wrong(
+                f"Context must be at most {MAX_RESOLVED_CONTEXT} characters long "
+                "once $version is replaced",
+                "context",
+            )
+        return self
 
     @property
     def resolved_context(self) -> str:

@@ -1,0 +1,154 @@
+"""What users may do with REST APIs. Each change is one unit of work."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from bus.events import ApiPublished
+from bus.resources.document import is_handle
+from bus.resources.rest_api import RestApi
+from controller.auth import Principal
+from controller.errors import Conflict, Invalid, NotFound, Superseded
+from controller.model import ApiFilter, StoredApi
+from controller.ports import PolicyCatalogue, Record, UnitOfWork
+from controller.status import Deployments
+from controller.validation import accepted, rest_api
+
+log = structlog.get_logger()
+
+Document = dict[str, Any]
+
+
+def utc_now() -> datetime:
+    """The time that is written on records."""
+    return datetime.now(UTC)
+
+
+def not_found(handle: str) -> NotFound:
+    """No live API has this handle."""
+    return NotFound(f"RestAPI configuration with handle '{handle}' not found")
+
+
+@dataclass(frozen=True, slots=True)
+class Apis:
+    """The REST APIs on record."""
+
+    record: Record
+    catalogue: PolicyCatalogue
+    deployments: Deployments
+    clock: Callable[[], datetime] = utc_now
+
+    async def create(self, document: Document, who: Principal) -> StoredApi:
+        """A new API. Raises Invalid, Conflict."""
+        kept = accepted(document)
+        api = rest_api(kept, self.catalogue)
+
+        def work(unit: UnitOfWork) -> StoredApi:
+            before = unit.hold(api.id)
+            if before is not None and not before.retired:
+                raise Conflict(f"RestAPI configuration with handle '{api.id}' already exists")
+            return self._write(unit, kept, api, before)
+
+        row = await self.record.change(work)
+        self._committed("created", row, who)
+        return row
+
+    async def replace(
+        self, handle: str, document: Document, who: Principal, if_revision: int | None = None
+    ) -> StoredApi:
+        """The API in its new shape; the same shape again changes nothing.
+
+        `if_revision`: only if that is the current one. Raises Invalid, NotFound, Conflict,
+        Superseded.
+        """
+        if not is_handle(handle):
+            raise not_found(handle)
+        kept = accepted(document)
+        api = rest_api(kept, self.catalogue)
+        if api.id != handle:
+            raise Invalid(f"Handle mismatch: path has '{handle}' but metadata.name has '{api.id}'")
+
+        def work(unit: UnitOfWork) -> tuple[StoredApi, bool]:
+            before = _live(unit, handle, if_revision)
+            if before.document() == kept:
+                return before, False
+            return self._write(unit, kept, api, before), True
+
+        row, changed = await self.record.change(work)
+        if changed:
+            self._committed("updated", row, who)
+        return row
+
+    async def delete(
+        self, handle: str, who: Principal, if_revision: int | None = None
+    ) -> StoredApi:
+        """The tombstone of the API; its keys are revoked too. Raises NotFound, Superseded."""
+        now = self.clock()
+
+        def work(unit: UnitOfWork) -> StoredApi:
+            gone = _live(unit, handle, if_revision).tombstone(now)
+            unit.put_api(gone)
+            unit.tell(gone.event())
+            for key in unit.keys(handle):
+                if not key.revoked:
+                    revoked = key.tombstone(now)
+                    unit.put_key(revoked)
+                    unit.tell(revoked.event())
+            return gone
+
+        row = await self.record.change(work)
+        self._committed("deleted", row, who)
+        return row
+
+    async def get(self, handle: str) -> StoredApi:
+        """The API. Raises NotFound."""
+        row = await self.last(handle)
+        if row.retired:
+            raise not_found(handle)
+        return row
+
+    async def last(self, handle: str) -> StoredApi:
+        """The API or its tombstone. Raises NotFound if it never was."""
+        row = await self.record.api(handle) if is_handle(handle) else None
+        if row is None:
+            raise not_found(handle)
+        return row
+
+    async def list(self, wanted: ApiFilter) -> Sequence[StoredApi]:
+        """The APIs that pass the filter, oldest first."""
+        return await self.record.apis(wanted)
+
+    def _write(
+        self, unit: UnitOfWork, document: Document, api: RestApi, before: StoredApi | None
+    ) -> StoredApi:
+        row = StoredApi.written(document, api, self.clock(), before)
+        name = (row.display_name, row.version)
+        kept_its_name = (
+            before is not None
+            and not before.retired
+            and (before.display_name, before.version) == name
+        )
+        if not kept_its_name and unit.named(*name) is not None:
+            raise Conflict(
+                f"RestAPI configuration with name '{name[0]}' and version '{name[1]}' "
+                "already exists"
+            )
+        unit.put_api(row)
+        unit.tell(ApiPublished(revision=row.revision, api=api.rendered()))
+        return row
+
+    def _committed(self, what: str, row: StoredApi, who: Principal) -> None:
+        self.deployments.committed(row.handle, row.revision, retired=row.retired)
+        log.info("api changed", change=what, api=row.handle, revision=row.revision, user=who.name)
+
+
+def _live(unit: UnitOfWork, handle: str, if_revision: int | None) -> StoredApi:
+    row = unit.hold(handle) if is_handle(handle) else None
+    if row is None or row.retired:
+        raise not_found(handle)
+    if if_revision is not None and row.revision != if_revision:
+        raise Superseded(f"Revision {if_revision} is superseded by revision {row.revision}")
+    return row

@@ -1,0 +1,66 @@
+"""A record that counts and times what is asked of it."""
+
+from collections.abc import Callable, Sequence
+
+from controller.metrics import ControllerMetrics
+from controller.model import ApiFilter, Counts, Outgoing, StoredApi, StoredKey
+from controller.ports import Record, Result, UnitOfWork
+
+
+class MeasuredRecord:
+    """See `controller.ports.Record`."""
+
+    def __init__(self, record: Record, metrics: ControllerMetrics) -> None:
+        self._record = record
+        self._metrics = metrics
+        self.durable = record.durable
+        self.told = record.told
+
+    async def change(self, work: Callable[[UnitOfWork], Result]) -> Result:
+        """See Record."""
+        with self._metrics.storage("change"):
+            return await self._record.change(work)
+
+    async def api(self, handle: str) -> StoredApi | None:
+        """See Record."""
+        with self._metrics.storage("api"):
+            return await self._record.api(handle)
+
+    async def apis(self, wanted: ApiFilter) -> Sequence[StoredApi]:
+        """See Record."""
+        with self._metrics.storage("apis"):
+            return await self._record.apis(wanted)
+
+    async def keys(self, handle: str) -> Sequence[StoredKey]:
+        """See Record."""
+        with self._metrics.storage("keys"):
+            return await self._record.keys(handle)
+
+    async def everything(self) -> tuple[Sequence[StoredApi], Sequence[StoredKey]]:
+        """See Record."""
+        with self._metrics.storage("everything"):
+            return await self._record.everything()
+
+    async def pending(self, limit: int) -> Sequence[Outgoing]:
+        """See Record."""
+        with self._metrics.storage("pending"):
+            return await self._record.pending(limit)
+
+    async def forget(self, numbers: Sequence[int]) -> None:
+        """See Record."""
+        with self._metrics.storage("forget"):
+            await self._record.forget(numbers)
+
+    async def counts(self) -> Counts:
+        """See Record."""
+        with self._metrics.storage("counts"):
+            return await self._record.counts()
+
+    async def version(self) -> int:
+        """See Record."""
+        with self._metrics.storage("version"):
+            return await self._record.version()
+
+    async def close(self) -> None:
+        """See Record."""
+        await self._record.close()

@@ -1,0 +1,137 @@
+"""Telling the bus what was committed: at least once, in order, each event under one id.
+
+Everything that is published is published by one task, so that an older shape of an API never
+overtakes a newer one.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import structlog
+from pydantic import ValidationError
+
+from bus.errors import BusError, BusUnavailable
+from bus.events import RecordPublished, event_class
+from controller.errors import StorageError
+from controller.model import Outgoing
+from controller.ports import ControllerBus, Record
+from controller.reconcile import Reconciliation, reconcile
+
+log = structlog.get_logger()
+
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 1.0
+
+
+class Relay:
+    """Moves events from the outbox to the bus."""
+
+    def __init__(
+        self,
+        record: Record,
+        bus: ControllerBus,
+        *,
+        poll_s: float,
+        batch: int,
+        sent: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._record = record
+        self._bus = bus
+        self._poll_s = poll_s
+        self._batch = batch
+        self._sent = sent  # told the kind of each event
+        self._told_all_in: int | None = None  # the epoch in which all of the record was told
+
+    async def start(self) -> None:
+        """Make record and bus agree, waited for as long as it takes; then `run` may follow."""
+        await _until_done("record and bus are compared", self._whole)
+
+    async def run(self) -> None:
+        """Relay until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_epochs(), name="controller: watch epochs")
+            group.create_task(self._relay(), name="controller: relay")
+
+    async def _watch_epochs(self) -> None:
+        epoch = self._bus.epoch
+        while True:
+            epoch = await self._bus.next_epoch(epoch)
+            self._record.told.set()
+
+    async def _relay(self) -> None:
+        while True:
+            self._record.told.clear()
+            await _until_done("record and bus are compared", self._whole)
+            await _until_done("outbox is relayed", self._drain)
+            try:
+                async with asyncio.timeout(self._poll_s):
+                    await self._record.told.wait()
+            except TimeoutError:
+                continue
+
+    async def _whole(self) -> None:
+        """Unless done in this epoch: tell all that the bus does not know."""
+        epoch = self._bus.epoch
+        if self._told_all_in == epoch:
+            return
+        await self._drain()  # what is newest in the outbox is then known on both sides
+        told = await reconcile(self._record, self._bus)
+        if self._bus.epoch != epoch:
+            raise BusUnavailable("the broker lost its data meanwhile")
+        await self._bus.publish(RecordPublished(apis=told.apis))
+        self._told_all_in = epoch
+        _report(told, epoch)
+
+    async def _drain(self) -> None:
+        while True:
+            batch = await self._record.pending(self._batch)
+            if not batch:
+                return
+            done: list[int] = []
+            try:
+                for outgoing in batch:
+                    await self._publish(outgoing)
+                    done.append(outgoing.number)
+            finally:
+                if done:
+                    await self._record.forget(done)
+            if len(batch) < self._batch:
+                return
+
+    async def _publish(self, outgoing: Outgoing) -> None:
+        try:
+            event = event_class(outgoing.kind).model_validate_json(outgoing.body)
+            await self._bus.publish(event, event_id=outgoing.event_id)
+        except BusUnavailable:
+            raise
+        except (BusError, ValidationError) as error:  # it can never be told, others can
+            log.exception(
+                "event cannot be told",
+                kind=outgoing.kind,
+                event_id=outgoing.event_id,
+                reason=str(error),
+            )
+            return
+        self._sent(outgoing.kind)
+
+
+async def _until_done(what: str, work: Callable[[], Awaitable[None]]) -> None:
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        try:
+            return await work()
+        except (BusUnavailable, StorageError) as error:
+            log.warning("will try again", until=what, reason=str(error), pause_s=round(pause_s, 3))
+        await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311  (not a secret)
+        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+
+def _report(told: Reconciliation, epoch: int) -> None:
+    log.info(
+        "record and bus agree",
+        apis=told.apis,
+        published=told.published,
+        adopted=told.adopted,
+        epoch=epoch,
+    )

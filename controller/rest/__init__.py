@@ -1,0 +1,1 @@
+"""The management and admin APIs over HTTP."""
