@@ -16,7 +16,9 @@ from bus.events import Event, event_classes
 from bus.subjects import ROOT, STREAMS, token
 
 SPECIFICATION = "3.0.0"
-LANGUAGE_VERSION = "1.0.0"
+LANGUAGE_VERSION = "0.1.0"
+"""Semantic version of the events: what breaks readers or old events needs a new major number, or
+while that is 0 a new minor one (`bus.compatibility`)."""
 LANGUAGE = ("bus.events", "bus.usage")
 """The modules that define events; importing them registers their classes."""
 

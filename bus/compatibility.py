@@ -23,6 +23,18 @@ def breaking_changes(before: str, after: str) -> tuple[str, ...]:
     return tuple(_channels(old, new))
 
 
+def may_break(before: str, after: str) -> bool:
+    """Whether the version of `after` says that it breaks with `before`: a new major number.
+
+    While that is 0, a new minor one. Source: https://semver.org, items 4 and 8.
+    """
+    old, new = (
+        tuple(int(part) for part in yaml.safe_load(text)["info"]["version"].split("."))
+        for text in (before, after)
+    )
+    return new[0] > old[0] or (old[0] == 0 and new[:2] > old[:2])
+
+
 def _channels(old: Schema, new: Schema) -> Iterator[str]:
     for name, channel in old["channels"].items():
         successor = new["channels"].get(name)

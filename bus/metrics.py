@@ -2,9 +2,7 @@
 
 from prometheus_client import Counter, Gauge
 
-PUBLISHED = Counter(
-    "signalbox_bus_published_total", "Events that the broker has stored.", ["kind"]
-)
+PUBLISHED = Counter("signalbox_bus_published_total", "Events that the broker has stored.", ["kind"])
 PUBLISH_FAILURES = Counter(
     "signalbox_bus_publish_failures_total", "Events that could not be published.", ["kind"]
 )

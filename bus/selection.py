@@ -12,20 +12,22 @@ def selected(patterns: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
         raise ValueError("at least one pattern is needed")
     chosen: dict[str, tuple[str, ...]] = {}
     for pattern in dict.fromkeys(patterns):
-        parts = pattern.split(".")
-        streams = [s for s in STREAMS if len(parts) > 4 and parts[3] == s.family]
-        if not streams:
-            raise ValueError(f"pattern {pattern!r} names no stream; make it with subjects.pattern")
-        name = streams[0].name
-        others = chosen.get(name, ())
-        if any(_within(pattern, other) for other in others):
+        if any(other != pattern and _within(pattern, other) for other in patterns):
             continue
-        kept = tuple(other for other in others if not _within(other, pattern))
-        for other in kept:
+        name = _stream(pattern)
+        for other in chosen.get(name, ()):
             if _overlap(pattern, other):
                 raise ValueError(f"patterns {pattern!r} and {other!r} overlap: name one of them")
-        chosen[name] = (*kept, pattern)
+        chosen[name] = (*chosen.get(name, ()), pattern)
     return chosen
+
+
+def _stream(pattern: str) -> str:
+    parts = pattern.split(".")
+    for stream in STREAMS:
+        if len(parts) > 4 and parts[3] == stream.family:
+            return stream.name
+    raise ValueError(f"pattern {pattern!r} names no stream; make it with subjects.pattern")
 
 
 def _within(inner: str, outer: str) -> bool:
