@@ -24,9 +24,10 @@ class PolicyError(Exception):
 class UnknownPolicy(PolicyError):
     """No policy of this name and version is loaded."""
 
-    def __init__(self, name: str, version: str) -> None:
+    def __init__(self, name: str, version: str, reason: str = "") -> None:
         wanted = f"{name} {version}".strip()
-        super().__init__(f"policy {wanted!r} not found in loaded policy definitions")
+        why = f" (it is installed, but does not load: {reason})" if reason else ""
+        super().__init__(f"policy {wanted!r} not found in loaded policy definitions{why}")
         self.name = name
         self.version = version
 

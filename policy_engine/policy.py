@@ -12,15 +12,23 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
+from policy_engine.errors import PolicyError, PolicyNotCompiled
+
 Document = dict[str, Any]
 """A part of Envoy's configuration, JSON-shaped, snake_case field names, `@type` in every Any."""
 
 Level = Literal["api", "operation"]
+Where = Literal["envoy", "python"]
 
 
 def typed(message: str, fields: Document | None = None) -> Document:
     """`fields` as an Any of Envoy message `message` (full name)."""
     return {"@type": f"type.googleapis.com/{message}", **(fields or {})}
+
+
+def literal(text: str) -> str:
+    """`text` as an Envoy format string that stands for itself."""
+    return text.replace("%", "%%")
 
 
 class Version(NamedTuple):
@@ -56,12 +64,20 @@ class Scope:
     api_version: str
     context: str  # resolved; `/` for the root
     credentials: tuple[Credential, ...] = ()  # the live keys of the API
+    key_issuer: str | None = None  # keys of other issuers open nothing; None: any issuer
+    below: frozenset[str] = frozenset()
+    """Names of the policies attached to the operations below, when this is the API's level."""
+    attached: tuple[str, ...] = ()  # names of the policies of this attachment, in order
     _taken: dict[str, int] = field(default_factory=dict)
 
     def unique(self, name: str) -> str:
         """A filter name that no other filter of this attachment has: `api.cors`, `api.cors-2`."""
         count = self._taken[name] = self._taken.get(name, 0) + 1
         return f"{self.level}.{name}" if count == 1 else f"{self.level}.{name}-{count}"
+
+    def repeats(self, name: str) -> bool:
+        """Whether a request may meet policy `name` more than once."""
+        return name in self.below or self.attached.count(name) > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +97,7 @@ class DirectAnswer:
     status: int
     body: str = ""
     headers: tuple[tuple[str, str], ...] = ()
+    """Values are Envoy format strings, such as `%REQ(origin)%`; see `literal`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +126,24 @@ class Refusal:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class Policy(BaseModel):
-    """A policy and its parameters. Unknown parameters are refused."""
+class Parameters(BaseModel):
+    """A part of a policy's parameters: camelCase on the wire, unknown ones refused."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
     )
+
+
+class Policy(Parameters):
+    """A policy and its parameters. The docstring is its description in the documentation."""
 
     name: ClassVar[str]
     version: ClassVar[Version]
+    runs: ClassVar[Where] = "envoy"
     refusals: ClassVar[tuple[Refusal, ...]] = ()
     example: ClassVar[Document]
     """Parameters that stand in the documentation, and that a test compiles and runs."""
@@ -153,14 +179,27 @@ class Chain:
 
 def compile_chain(policies: Iterable[Policy], scope: Scope) -> Chain:
     """The chain of `policies` in written order. Raises PolicyNotCompiled."""
-    filters: list[HttpFilter] = []
-    preflights: list[tuple[Preflight, tuple[HttpFilter, ...]]] = []
-    route_fields: Document = {}
+    policies = tuple(policies)
+    scope.attached = tuple(policy.name for policy in policies)
+    chain = Chain()
     for policy in policies:
-        preflights.extend((one, tuple(filters)) for one in policy.preflights())
-        filters.extend(policy.filters(scope))
-        route_fields |= policy.route_fields(scope)
-        answer = policy.answer()
-        if answer is not None:
-            return Chain(tuple(filters), answer, tuple(preflights), route_fields)
-    return Chain(tuple(filters), None, tuple(preflights), route_fields)
+        try:
+            chain = _extended(chain, policy, scope)
+        except PolicyError:
+            raise
+        except Exception as error:  # an installed policy may raise anything
+            reason = f"the policy itself failed: {type(error).__name__}: {error}"
+            raise PolicyNotCompiled(policy.name, reason) from error
+        if chain.answer is not None:
+            break
+    return chain
+
+
+def _extended(chain: Chain, policy: Policy, scope: Scope) -> Chain:
+    preflights = tuple((one, chain.filters) for one in policy.preflights())
+    return Chain(
+        filters=chain.filters + policy.filters(scope),
+        answer=policy.answer(),
+        preflights=chain.preflights + preflights,
+        route_fields=chain.route_fields | policy.route_fields(scope),
+    )

@@ -1,0 +1,203 @@
+"""Policies in a real Envoy: chains in the slots of a connection manager, as xds builds them."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from policy_engine.policy import (
+    Chain,
+    Credential,
+    DirectAnswer,
+    HttpFilter,
+    Level,
+    Policy,
+    Scope,
+    compile_chain,
+    typed,
+)
+from tests.servers.envoy import Envoy, envoy
+from tests.servers.http_backend import HttpBackend, http_backend
+
+Document = dict[str, Any]
+
+_HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_CHAIN = "envoy.extensions.filters.http.filter_chain.v3"
+_OFF = typed("envoy.config.route.v3.FilterConfig", {"disabled": True})
+API_SLOT, OPERATION_SLOT = "chain0", "chain1"
+
+
+@dataclass(frozen=True)
+class Api:
+    """What is attached where; every operation takes any method."""
+
+    policies: tuple[Policy, ...] = ()
+    operations: Mapping[str, tuple[Policy, ...]] = field(default_factory=lambda: {"/": ()})
+    credentials: tuple[Credential, ...] = ()
+    key_issuer: str | None = None
+    local_reply: Document | None = None
+    timeout: str = "15s"
+
+    def scope(self, level: Level) -> Scope:
+        """Where the policies of that level are attached."""
+        below = {policy.name for one in self.operations.values() for policy in one}
+        return Scope(
+            level=level,
+            api_id="orders",
+            api_name="Orders",
+            api_version="v1",
+            context="/",
+            credentials=self.credentials,
+            key_issuer=self.key_issuer,
+            below=frozenset(below) if level == "api" else frozenset(),
+        )
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A running Envoy with one API, its backend, and a client."""
+
+    router: Envoy
+    backend: HttpBackend
+    client: httpx.AsyncClient
+    port: int
+
+
+def chain_slot(filters: Iterable[HttpFilter], slot: str) -> Document:
+    """`filters` as typed_per_filter_config entries of `slot`."""
+    every = tuple(filters)
+    if not every:
+        return {}
+    chain = {"filters": [{"name": one.name, "typed_config": one.config} for one in every]}
+    return {slot: typed(f"{_CHAIN}.FilterChainConfigPerRoute", {"filter_chain": chain})} | {
+        one.name: one.per_route for one in every if one.per_route is not None
+    }
+
+
+def direct(answer: DirectAnswer) -> Document:
+    """The route fields that make Envoy give `answer`."""
+    return {
+        "direct_response": {
+            "status": answer.status,
+            **({"body": {"inline_string": answer.body}} if answer.body else {}),
+        },
+        "response_headers_to_add": [
+            {
+                "header": {"key": name, "value": value},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+            for name, value in answer.headers
+        ],
+    }
+
+
+def _routes(path: str, api: Api, above: Chain, own: Chain) -> list[Document]:
+    match: Document = {"prefix": path}
+    routes: list[Document] = []
+    preflights = list(above.preflights)
+    if above.answer is None:
+        preflights += [(one, (*above.filters, *before)) for one, before in own.preflights]
+    for preflight, before in preflights:
+        method = {"name": ":method", "string_match": {"exact": "OPTIONS"}}
+        routes.append(
+            {
+                "match": {**match, "headers": [method, *preflight.match_headers]},
+                **direct(preflight.answer),
+                "typed_per_filter_config": {API_SLOT: _OFF} | chain_slot(before, OPERATION_SLOT),
+            }
+        )
+    answer = above.answer or own.answer
+    forward = {"cluster": "backend", "timeout": api.timeout} | above.route_fields
+    route = {
+        "name": f"GET|{path}|*|orders",
+        "match": match,
+        **(direct(answer) if answer is not None else {"route": forward | own.route_fields}),
+        "typed_per_filter_config": chain_slot(
+            () if above.answer is not None else own.filters, OPERATION_SLOT
+        ),
+    }
+    return [*routes, route]
+
+
+def virtual_host(api: Api, name: str = "orders", domains: tuple[str, ...] = ("*",)) -> Document:
+    """`api` as one virtual host."""
+    above = compile_chain(api.policies, api.scope("api"))
+    routes: list[Document] = []
+    for path in sorted(api.operations, key=len, reverse=True):
+        own = compile_chain(api.operations[path], api.scope("operation"))
+        routes += _routes(path, api, above, own)
+    return {
+        "name": name,
+        "domains": list(domains),
+        "routes": routes,
+        "typed_per_filter_config": chain_slot(above.filters, API_SLOT),
+    }
+
+
+def bootstrap(
+    virtual_hosts: list[Document],
+    backend_port: int,
+    *,
+    local_reply: Document | None = None,
+    access_log: list[Document] | None = None,
+) -> Document:
+    """Envoy's configuration with these virtual hosts before one backend."""
+
+    def address(port: int) -> Document:
+        return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+    slot = typed(f"{_CHAIN}.FilterChainConfig")
+    manager = {
+        "stat_prefix": "http",
+        "route_config": {
+            "name": "routes",
+            "virtual_hosts": virtual_hosts,
+            "max_direct_response_body_size_bytes": 1 << 20,
+        },
+        "http_filters": [
+            *(
+                {"name": name, "disabled": True, "typed_config": slot}
+                for name in (API_SLOT, OPERATION_SLOT)
+            ),
+            {
+                "name": "router",
+                "typed_config": typed("envoy.extensions.filters.http.router.v3.Router"),
+            },
+        ],
+        "access_log": access_log or [],
+        **({"local_reply_config": local_reply} if local_reply is not None else {}),
+    }
+    filters = [{"name": "http", "typed_config": typed(_HCM, manager)}]
+    endpoint = {"endpoint": {"address": address(backend_port)}}
+    return {
+        "static_resources": {
+            "listeners": [
+                {"name": "http", "address": address(0), "filter_chains": [{"filters": filters}]}
+            ],
+            "clusters": [
+                {
+                    "name": "backend",
+                    "type": "STATIC",
+                    "connect_timeout": "2s",
+                    "load_assignment": {
+                        "cluster_name": "backend",
+                        "endpoints": [{"lb_endpoints": [endpoint]}],
+                    },
+                }
+            ],
+        }
+    }
+
+
+@asynccontextmanager
+async def gateway(api: Api) -> AsyncIterator[Gateway]:
+    """`api` served by Envoy, with an echo behind it."""
+    async with http_backend() as backend:
+        config = bootstrap([virtual_host(api)], backend.port, local_reply=api.local_reply)
+        async with envoy(config) as router:
+            port = await router.port("http")
+            url = f"http://127.0.0.1:{port}"
+            async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+                yield Gateway(router, backend, client, port)
