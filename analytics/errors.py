@@ -1,6 +1,7 @@
 """What can go wrong in analytics.
 
 * AnalyticsError
+  - CannotListen        the access log's address cannot be used: tell the operator which and why
   - TotalsUnavailable   the database of totals does not answer, for now: back off and retry
   - TotalsRefused       the database cannot hold a value: one of the batches is broken
   - InvalidQuery        the question is wrong: tell who asks which parameter, and why
@@ -10,6 +11,15 @@
 
 class AnalyticsError(Exception):
     """Anything wrong with usage, totals or reports."""
+
+
+class CannotListen(AnalyticsError):
+    """Nobody can deliver an access log here."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"cannot receive access logs on {address}: {reason}")
+        self.address = address
+        self.reason = reason
 
 
 class TotalsUnavailable(AnalyticsError):

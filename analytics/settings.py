@@ -19,6 +19,12 @@ class AnalyticsSettings(BaseModel):
     None: the composition chooses one in the data folder. Cheaper than TCP, and guarded by the
     file's permissions; at most 107 bytes long.
     """
+    access_log_fd: int | None = Field(default=None, ge=0)
+    """File descriptor of a listening socket that this process inherits; None: it opens its own.
+
+    A supervisor that holds the socket keeps routers connected while this process restarts: what
+    they log meanwhile waits, up to 16 MiB per worker thread of Envoy, and nothing is lost.
+    """
     access_log_port: int | None = Field(default=None, ge=0, le=65535)
     """TCP port on which routers deliver their access log; None: no TCP, 0: any free port.
 
@@ -38,7 +44,7 @@ class AnalyticsSettings(BaseModel):
 
     Longer means fewer writes, and reports that lag by as much.
     """
-    usage_flush_batches: int = Field(default=500, ge=1, le=10_000)
+    usage_flush_batches: int = Field(default=200, ge=1, le=10_000)
     """How many usage events go into one transaction at most; bounds its memory and duration."""
     usage_minutes_retention_hours: int = Field(default=48, ge=1)
     """How long totals keep the resolution of a minute, hours; then they are added up to hours."""

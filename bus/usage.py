@@ -11,6 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from bus.events import Event
 from bus.subjects import Family
 
+APPLICATION_HEADER = "x-signalbox-application"
+"""Request header in which an authenticating policy tells the access log who calls.
+
+The listener strips it from what callers send.
+"""
+
 Moment = Annotated[int, Field(ge=0, lt=1 << 42)]  # Unix time in ms, up to the year 2109
 Column = tuple[Annotated[int, Field(ge=0, lt=1 << 48)], ...]
 """One number per request of the batch, in the order of the access log."""
@@ -68,7 +74,8 @@ class AccessLogGap(Event, kind="usage.access-log-gap", family=Family.USAGE):
     """How many; an access-log message that could not be read at all counts as one."""
     since_ms: Moment  # first loss, Unix time
     until_ms: Moment  # last loss, Unix time
-    reason: Literal["buffer-full", "unreadable"]
+    reason: Literal["buffer-full", "unreadable", "refused"]
+    """The bus was away too long, the message was not one, or the bus would not take the event."""
 
     @property
     def key(self) -> tuple[str, ...]:
