@@ -33,15 +33,20 @@ class Client:
         path: str,
         *,
         body: Json | None = None,
+        if_revision: int | None = None,
         query: Mapping[str, str | int | float | None] | None = None,
         timeout_s: float | None = None,
     ) -> Any:  # noqa: ANN401 - JSON
-        """The JSON answer to `method` on `path` below the API's base; None for an empty answer."""
+        """The JSON answer to `method` on `path` below the API's base; None for an empty answer.
+
+        `if_revision`: only if that is still the resource's revision.
+        """
         try:
             answer = await self._http.request(
                 method,
                 f"{self._connection.url}{BASE_PATH}{path}",
                 json=body,
+                headers={} if if_revision is None else {"If-Match": f'"{if_revision}"'},
                 params={key: value for key, value in (query or {}).items() if value is not None},
                 timeout=httpx.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s,
             )
@@ -68,13 +73,17 @@ class Client:
         """The new resource as the gateway keeps it."""
         return _object(await self.request("POST", f"/{collection}", body=body))
 
-    async def replace(self, collection: str, name: str, body: Json) -> Json:
+    async def replace(
+        self, collection: str, name: str, body: Json, if_revision: int | None = None
+    ) -> Json:
         """The changed resource as the gateway keeps it."""
-        return _object(await self.request("PUT", f"/{collection}/{part(name)}", body=body))
+        path = f"/{collection}/{part(name)}"
+        return _object(await self.request("PUT", path, body=body, if_revision=if_revision))
 
-    async def delete(self, collection: str, name: str) -> Json:
-        """The gateway's answer to the removal. Raises NotFound."""
-        return _object(await self.request("DELETE", f"/{collection}/{part(name)}") or {})
+    async def delete(self, collection: str, name: str, if_revision: int | None = None) -> Json:
+        """The gateway's answer to the removal: its `revision`. Raises NotFound."""
+        path = f"/{collection}/{part(name)}"
+        return _object(await self.request("DELETE", path, if_revision=if_revision))
 
     async def liveness(
         self, collection: str, name: str, revision: int | None, wait_s: float
@@ -92,13 +101,8 @@ class Client:
                     timeout_s=round_s + 15,
                 )
             )
-            if settled(liveness) or left_s <= _LONGEST_WAIT_S:
+            if liveness["outcome"] != "pending" or left_s <= _LONGEST_WAIT_S:
                 return liveness
-
-
-def settled(liveness: Json) -> bool:
-    """Whether waiting longer changes nothing: live on all routers, or refused."""
-    return bool(liveness.get("reason")) or 0 < liveness["total"] <= liveness["live"]
 
 
 def part(text: str) -> str:
@@ -140,7 +144,8 @@ def _content(answer: httpx.Response, connection: Connection) -> Any:  # noqa: AN
         content = answer.text
     if answer.is_success and not isinstance(content, str):
         return content
-    if answer.is_success or answer.is_redirect:
+    ours = isinstance(content, dict) and "message" in content
+    if answer.is_success or answer.is_redirect or (answer.status_code == 404 and not ours):
         raise NotReachable(
             f"{connection.url} answers, but not as a management API of Signalbox"
             f" (status {answer.status_code}, {answer.headers.get('content-type', 'no content')})"

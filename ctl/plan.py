@@ -49,8 +49,12 @@ class Step:
     @property
     def revision(self) -> int | None:
         """The revision that the gateway has."""
-        revision: int | None = (self.before or {}).get("status", {}).get("revision")
-        return revision
+        return revision_of(self.before) if self.before else None
+
+
+def revision_of(resource: Json) -> int:
+    """The revision of a resource as the gateway shows it."""
+    return int(resource["status"]["revision"])
 
 
 async def steps(
@@ -137,4 +141,9 @@ def _bare(body: Json | None) -> Json | None:
 
 
 def _current(body: Json) -> Json:
+    """`body` in today's format, and with its version in the context as the gateway shows it."""
+    spec = body.get("spec")
+    if isinstance(spec, dict) and isinstance(spec.get("context"), str):
+        context = spec["context"].replace("$version", str(spec.get("version")))
+        body = {**body, "spec": {**spec, "context": context}}
     return {**body, "apiVersion": API_VERSION}

@@ -7,7 +7,7 @@ from typing import Any
 from ctl.client import Client
 from ctl.errors import CtlError, ExitCode, NotFound, NotLive, Refused
 from ctl.output import complain, say
-from ctl.plan import Action, Step
+from ctl.plan import Action, Step, revision_of
 from ctl.turns import each
 
 Json = dict[str, Any]
@@ -95,7 +95,8 @@ def tell(outcome: Outcome) -> None:
 
 def live_text(liveness: Json) -> str:
     """Where a revision is live, since when."""
-    text = f"live on {liveness['live']} of {liveness['total']} routers"
+    what = "gone from" if liveness["state"] == "deleted" else "live on"
+    text = f"{what} {liveness['live']} of {liveness['total']} routers"
     text += f", revision {liveness['revision']}"
     elapsed = liveness.get("elapsedMs")
     return text if elapsed is None else f"{text}, {elapsed:.0f} ms"
@@ -103,21 +104,21 @@ def live_text(liveness: Json) -> str:
 
 def why_not_live(liveness: Json, waited_s: float) -> NotLive | None:
     """The reason why a revision is not in force on all routers; None when it is."""
+    if liveness["outcome"] == "live":
+        return None
     revision, live, total = (liveness[key] for key in ("revision", "live", "total"))
-    reason = liveness.get("reason")
-    if reason:
+    if liveness["outcome"] == "rejected":
         served = f"on {live} of {total} routers" if live else "nowhere"
-        return NotLive(f"revision {revision} was refused, it is live {served}", [reason])
+        return NotLive(
+            f"revision {revision} was refused, it is live {served}", [str(liveness["reason"])]
+        )
     if total == 0:
         return NotLive(
             f"revision {revision} is live nowhere: no router is connected",
             ["`signalbox status` shows the routers"],
         )
-    if live < total:
-        return NotLive(
-            f"revision {revision} is live on {live} of {total} routers after {waited_s:g} s"
-        )
-    return None
+    what = "gone from" if liveness["state"] == "deleted" else "live on"
+    return NotLive(f"revision {revision} is {what} {live} of {total} routers after {waited_s:g} s")
 
 
 def exit_code(outcomes: Iterable[Outcome]) -> ExitCode:
@@ -135,20 +136,19 @@ async def _carry_out(client: Client, step: Step, wait_s: float | None) -> Outcom
     try:
         match step.action:
             case Action.DELETE:
-                await client.delete(collection, step.name)
-                return Outcome(step)
+                revision = (await client.delete(collection, step.name, step.revision))["revision"]
             case Action.CREATE:
-                resource = await client.create(collection, body)
+                revision = revision_of(await client.create(collection, body))
             case Action.UPDATE:
-                resource = await client.replace(collection, step.name, body)
+                changed = await client.replace(collection, step.name, body, step.revision)
+                revision = revision_of(changed)
             case Action.KEEP:
-                resource = step.before or {}
-        revision = resource.get("status", {}).get("revision")
+                revision = step.revision
         if wait_s is None:
             return Outcome(step, revision)
         return await wait(client, step, revision, wait_s)
     except NotFound as error:
-        if step.action is Action.DELETE:  # somebody was faster
+        if step.action is Action.DELETE and step.before is not None:  # somebody was faster
             return Outcome(step)
         return Outcome(step, error=error)
     except Refused as error:

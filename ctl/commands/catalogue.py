@@ -1,11 +1,13 @@
 """`signalbox policies`, `asyncapi`, `openapi`, `version`: what there is, without a gateway."""
 
+import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ctl import output
+from ctl.context import Connection, connected
 from ctl.errors import NotFound
 from ctl.output import DocumentFormat, Format
 
@@ -18,7 +20,7 @@ _RUNS_IN = {"envoy": "Envoy", "python": "Python"}
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (policies, asyncapi, openapi, version):
+    for command in (policies, asyncapi, connected(openapi), version):
         app.command(rich_help_panel="Reference")(command)
 
 
@@ -36,9 +38,12 @@ def policies(
       signalbox policies basic-ratelimit
       signalbox policies -o json
     """
+    import structlog  # noqa: PLC0415
+
     from policy_engine.catalogue import load  # noqa: PLC0415
 
-    catalogue = load()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    catalogue = load()  # its log says what is noted below
     found = [one for one in catalogue.listing() if name in (None, one.name)]
     for broken in catalogue.broken:
         output.note(f"not loaded: {broken.name} ({broken.source}): {broken.reason}")
@@ -82,15 +87,20 @@ def asyncapi() -> None:
     output.say(asyncapi_document().rstrip("\n"))
 
 
-def openapi(output_format: output.DocumentOutput = DocumentFormat.YAML) -> None:
-    """Print the OpenAPI document of the management API.
+async def openapi(
+    connection: Connection, output_format: output.DocumentOutput = DocumentFormat.YAML
+) -> None:
+    """Print the OpenAPI document of the gateway's management API.
 
     \b
     Examples:
       signalbox openapi > openapi.yaml
       signalbox openapi -o json
     """
-    raise NotImplementedError
+    from ctl.client import connect  # noqa: PLC0415
+
+    async with connect(connection) as client:
+        output.document(await client.request("GET", "/openapi.json"), output_format)
 
 
 def version(output_format: output.Output = Format.TABLE) -> None:

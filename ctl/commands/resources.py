@@ -1,17 +1,14 @@
 """`signalbox get` and `signalbox delete`."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ctl import kinds, output
 from ctl.context import Connection, connected
-from ctl.errors import CtlError, ExitCode, Misused, NotFound
+from ctl.errors import ExitCode, Misused, NotFound
 from ctl.output import Format
-
-if TYPE_CHECKING:
-    from ctl.client import Client
 
 Json = dict[str, Any]
 
@@ -60,7 +57,7 @@ async def get(
 ) -> None:
     """Show resources, with what the routers made of them.
 
-    -o yaml prints them as they were applied, so that they can be applied again.
+    What -o yaml and -o json print can be applied again.
 
     \b
     Examples:
@@ -88,8 +85,6 @@ async def get(
             answer = await client.request("GET", f"/{wanted.collection}", query=query)
             found = [one for one in answer[wanted.list_key] if selection.selected(one, terms)]
             found.sort(key=name_of)
-            if output_format in (Format.JSON, Format.YAML):
-                found = await _as_applied(client, wanted, found)
     _show(wanted, found, output_format, single=len(names or ()) == 1)
 
 
@@ -109,14 +104,21 @@ async def delete(
     ignore_not_found: Annotated[
         bool, typer.Option("--ignore-not-found", help="What is not there is deleted already.")
     ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait until it is gone from all routers.")
+    ] = True,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", min=0, metavar="SECONDS", help="How long to wait.")
+    ] = 30,
 ) -> None:
-    """Delete resources.
+    """Delete resources, and wait until they are gone from the routers.
 
     \b
     Examples:
       signalbox delete api petstore
       signalbox delete -f petstore.yaml --ignore-not-found
     """
+    from ctl import plan, rollout  # noqa: PLC0415
     from ctl.client import connect  # noqa: PLC0415
 
     if bool(files) == bool(kind):
@@ -130,33 +132,25 @@ async def delete(
     else:
         wanted = kinds.by_word(kind or "")
         targets = [(wanted, name) for name in names or ()]
-    failed: list[CtlError] = []
+    steps = [plan.Step(plan.Action.DELETE, one, name) for one, name in targets]
+
+    def tell(outcome: rollout.Outcome) -> None:
+        if not (ignore_not_found and isinstance(outcome.error, NotFound)):
+            rollout.tell(outcome)
+
     async with connect(connection) as client:
-        for one, name in targets:
-            try:
-                await client.delete(one.collection, name)
-                output.say(f"{one.label(name)} deleted")
-            except NotFound as error:
-                if not ignore_not_found:
-                    failed.append(error)
-                    output.complain(NotFound(f"{one.label(name)}: {error.message}"))
-    if failed:
-        raise typer.Exit(ExitCode.NOT_FOUND)
+        outcomes = await rollout.carry_out(client, steps, timeout_s if wait else None, tell)
+    missing = [one for one in outcomes if isinstance(one.error, NotFound)]
+    code = rollout.exit_code(one for one in outcomes if one not in missing)
+    if missing and not ignore_not_found and code is ExitCode.OK:
+        code = ExitCode.NOT_FOUND
+    if code is not ExitCode.OK:
+        raise typer.Exit(code)
 
 
 def name_of(resource: Json) -> str:
     """A resource's handle."""
     return str(resource["metadata"]["name"])
-
-
-async def _as_applied(client: "Client", kind: kinds.Kind, listed: list[Json]) -> list[Json]:
-    """The resources one by one: a list shows contexts with the version filled in."""
-    from ctl.turns import each  # noqa: PLC0415
-
-    found = await each(
-        [name_of(one) for one in listed], lambda name: client.find(kind.collection, name)
-    )
-    return [one for one in found if one is not None]
 
 
 def _show(kind: kinds.Kind, found: list[Json], form: Format, *, single: bool) -> None:
