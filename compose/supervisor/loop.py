@@ -222,13 +222,13 @@ class _Supervisor:
 
     def _stop(self, watched: Watched, asked: int) -> None:
         watched.send(signal.SIGTERM)
-        deadline = time.monotonic() + watched.child.stop_timeout_s
+        deadline = time.monotonic() + self._plan.stop_timeout_s
         while not watched.ended():
             left = deadline - time.monotonic()
             if left <= 0 or self._hurried(asked):
                 self._say(f"{watched.child.name} (pid {watched.pid}) does not stop: killing it")
                 watched.send(signal.SIGKILL)
-                deadline = time.monotonic() + watched.child.stop_timeout_s
+                deadline = time.monotonic() + self._plan.stop_timeout_s
                 asked = self._stops
             self._turn(min(max(left, 0.0), 0.5))
         while watched.output >= 0 and self._readable(watched.output) and watched.pump():

@@ -31,7 +31,6 @@ class Child:
     env: dict[str, str]  # added to the environment, from which SIGNALBOX_* is taken away
     after: Probe | None = None  # do not start before this says yes ...
     after_limit_s: float = 5.0  # ... but do start after so long: traffic first
-    stop_timeout_s: float = 10.0  # from the request to stop until it is killed
     orphan_signal: str = "SIGKILL"  # what the system sends it when the supervisor dies
     drain: Drain | None = None
 
@@ -48,6 +47,7 @@ class Plan:
     start_timeout_s: float = 60.0
     restart_pause_s: float = 0.1
     restart_pause_max_s: float = 10.0
+    stop_timeout_s: float = 10.0  # from the request to stop until a child is killed
     log_max_bytes: int = 10 << 20
 
     def to_json(self) -> str:

@@ -196,9 +196,8 @@ def test_a_child_that_does_not_listen_is_killed(tmp_path: Path) -> None:
         "deaf",
         then="import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf',"
         " flush=True); time.sleep(600)",
-        stop_timeout_s=0.3,
     )
-    with supervised(tmp_path, deaf) as running:
+    with supervised(tmp_path, deaf, stop_timeout_s=0.3) as running:
         running.until("ready")
         wait_for(lambda: "deaf" in (tmp_path / "deaf.log").read_text())
         running.process.terminate()

@@ -1,0 +1,58 @@
+"""`signalbox run COMPONENT`: one component of a gateway that is spread over machines."""
+
+import os
+from typing import NoReturn
+
+from compose import components
+from compose.data_folder import DataFolder
+from compose.errors import BadSettings
+from compose.launch import router_name
+from compose.servers import ENVOY, binary, envoy_command, version
+from compose.settings import Settings, variable
+
+ROUTER, ALL = "router", "all"
+COMPONENTS = (*components.COMPONENTS, ROUTER, ALL)
+
+
+def run_components(settings: Settings, component: str) -> int:
+    """Run it until it is told to stop; the exit status."""
+    names = components.COMPONENTS if component == ALL else (component,)
+    return components.run(_in_folder(settings), names)
+
+
+def become_router(settings: Settings) -> NoReturn:
+    """Replace this process by Envoy. Raises WrongVersion, DataFolderUnusable, BadSettings."""
+    folder = DataFolder(settings.gateway.data.expanduser().absolute())
+    folder.create()
+    path = binary(ENVOY, settings)
+    version(ENVOY, path)
+    command = envoy_command(
+        _in_folder(settings),
+        folder,
+        path,
+        node=router_name(settings),
+        xds_address=_target(settings.gateway.xds_target, "xds_target"),
+        access_log_address=_target(settings.gateway.access_log_target, "access_log_target"),
+    )
+    os.execv(command[0], command)  # noqa: S606 - the operator's own Envoy
+
+
+def _in_folder(settings: Settings) -> Settings:
+    """`settings` with the data folder's sockets where none are named."""
+    folder = DataFolder(settings.gateway.data.expanduser().absolute())
+    changed: dict[str, object] = {"data": folder.root}
+    if settings.xds.xds_socket is None:
+        changed["xds_socket"] = folder.xds_socket
+    if settings.analytics.access_log_socket is None:
+        changed["access_log_socket"] = folder.access_log_socket
+    return settings.with_values(**changed)
+
+
+def _target(text: str, name: str) -> tuple[str, int] | None:
+    """`HOST:PORT`; None when it is empty. Raises BadSettings."""
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise BadSettings([f"{variable(name)}: must be HOST:PORT, not {text!r}"])
+    return host.strip("[]"), int(port)

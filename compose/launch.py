@@ -1,0 +1,257 @@
+"""`signalbox up`: check everything first, write a plan, then become the supervisor.
+
+The process that starts the gateway becomes the small one that watches over it, so nothing of the
+start stays in memory.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from pydantic import SecretStr
+
+import compose
+from compose.data_folder import DataFolder, credentials, write_private
+from compose.errors import NotReady
+from compose.ports import settled
+from compose.running import read_state
+from compose.servers import (
+    ENVOY,
+    NATS,
+    VALKEY,
+    binary,
+    envoy_command,
+    nats_command,
+    servers,
+    valkey_command,
+    version,
+)
+from compose.settings import Settings
+from compose.supervisor.plan import Child, Drain, Plan, Probe
+
+# -I -S: no site-packages; nothing but the standard library and compose.supervisor is imported
+_SUPERVISOR = (
+    "import sys; sys.path.insert(0, sys.argv[1]);"
+    "from compose.supervisor.loop import supervise;"
+    "sys.exit(supervise(sys.argv[2], int(sys.argv[3])))"
+)
+_POLL_S = 0.02
+_TAIL_LINES = 12
+_NATS_USER = "signalbox"
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A gateway that is about to be started; its data folder is locked."""
+
+    settings: Settings
+    folder: DataFolder
+    lock: int  # descriptor
+    banner: tuple[str, ...]  # what the user needs to know once it is ready
+
+    def command(self) -> list[str]:
+        """The supervisor's."""
+        place = str(Path(compose.__file__).parent.parent)
+        plan = str(self.folder.plan_file)
+        return [sys.executable, "-I", "-S", "-c", _SUPERVISOR, place, plan, str(self.lock)]
+
+
+def become_supervisor(launch: Launch) -> NoReturn:
+    """Replace this process by the supervisor; it prints how far it is, and stops on Ctrl-C."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.set_inheritable(launch.lock, True)
+    command = launch.command()
+    os.execv(command[0], command)  # noqa: S606 - ourselves
+
+
+def start_detached(launch: Launch) -> float:
+    """Start the supervisor in the background, wait until all is ready; seconds that it took.
+
+    Raises NotReady.
+    """
+    launch.folder.state_file.unlink(missing_ok=True)
+    supervisor = subprocess.Popen(  # noqa: S603 - ourselves
+        launch.command(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        pass_fds=(launch.lock,),
+    )
+    os.close(launch.lock)
+    while supervisor.poll() is None:
+        state = read_state(launch.folder)
+        if state.get("phase") == "ready":
+            return float(state["ready_s"])
+        time.sleep(_POLL_S)
+    log = launch.folder.logs / "supervisor.log"
+    tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
+    raise NotReady("\n".join(["the gateway could not start:", *(f"  {line}" for line in tail)]))
+
+
+@contextmanager
+def prepared(
+    settings: Settings, *, began: float, free_ports: bool = False, detach: bool = False
+) -> Iterator[Launch]:
+    """Check, write the plan, hold the lock. `began`: when the user asked, seconds since 1970.
+
+    Raises DataFolderUnusable, AlreadyRunning, WrongVersion, PortTaken.
+    """
+    folder = DataFolder(settings.gateway.data.expanduser().absolute())
+    folder.create()
+    lock = folder.lock()
+    try:
+        with ThreadPoolExecutor(thread_name_prefix="version") as threads:
+            binaries = {server: binary(server, settings) for server in servers(settings)}
+            versions = [threads.submit(version, *one) for one in binaries.items()]
+            settings = settled(settings, free_ports=free_ports)
+            for one in versions:
+                one.result()
+        kept = credentials(folder)
+        generated = settings.controller.admin_password is None
+        settings = _composed(settings, folder, kept.admin_password, kept.nats_password)
+        banner = tuple(_banner(settings, folder, show_password=generated and kept.new))
+        plan = Plan(
+            run_folder=str(folder.run),
+            log_folder=str(folder.logs),
+            children=tuple(_children(settings, folder, {s.name: p for s, p in binaries.items()})),
+            started_at=began,
+            banner=() if detach else banner,
+            start_timeout_s=settings.gateway.start_timeout_s,
+            restart_pause_s=settings.gateway.restart_pause_s,
+            restart_pause_max_s=settings.gateway.restart_pause_max_s,
+            stop_timeout_s=settings.gateway.stop_timeout_s,
+            log_max_bytes=settings.gateway.log_max_bytes,
+        )
+        write_private(folder.settings_file, json.dumps(settings.dump(), indent=1))
+        write_private(folder.client_file, json.dumps(_client(settings), indent=1))
+        write_private(folder.plan_file, plan.to_json())
+        yield Launch(settings, folder, lock, banner)
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def owns_broker(settings: Settings) -> bool:
+    """Whether `up` starts a broker: not when the operator has named one."""
+    return "nats_url" not in settings.bus.model_fields_set
+
+
+def _composed(
+    settings: Settings, folder: DataFolder, admin_password: str, nats_password: str
+) -> Settings:
+    """`settings` with what follows from all processes being on one machine."""
+    changed: dict[str, object] = {"data": folder.root}
+    if settings.controller.admin_password is None:
+        changed["admin_password"] = SecretStr(admin_password)
+    if settings.xds.xds_socket is None:
+        changed["xds_socket"] = folder.xds_socket
+    if settings.analytics.access_log_socket is None:
+        changed["access_log_socket"] = folder.access_log_socket
+    if owns_broker(settings):
+        changed |= {
+            "nats_url": f"nats://127.0.0.1:{settings.gateway.nats_port}",
+            "nats_user": _NATS_USER,
+            "nats_password": SecretStr(nats_password),
+            "nats_storage": "memory" if settings.gateway.tier == "basic" else "file",
+        }
+    return settings.with_values(**changed)
+
+
+def _children(settings: Settings, folder: DataFolder, binaries: dict[str, Path]) -> Iterator[Child]:
+    """In the order of their start, as far as one waits for another; they stop the other way."""
+    gateway = settings.gateway
+    if owns_broker(settings):
+        yield Child(
+            name="nats-server",
+            argv=nats_command(settings, folder, binaries[NATS.name]),
+            ready=Probe("tcp", f"127.0.0.1:{gateway.nats_port}"),
+            env={},
+            orphan_signal="SIGTERM",  # it puts its files in order
+        )
+    if gateway.tier == "standard":
+        yield Child(
+            name="valkey",
+            argv=valkey_command(settings, folder, binaries[VALKEY.name]),
+            ready=Probe("unix", str(folder.valkey_socket)),
+            env={},
+        )
+    yield Child(
+        name="components",
+        argv=(sys.executable, "-P", "-m", "compose.components", str(folder.settings_file)),
+        ready=Probe("file", str(folder.ready_file)),
+        env={
+            "MALLOC_ARENA_MAX": str(gateway.malloc_arenas),
+            "PYTHONUNBUFFERED": "1",
+        },
+    )
+    if gateway.demo:
+        yield Child(
+            name="demo-backend",
+            argv=(sys.executable, "-P", "-m", "compose.demo_backend", str(gateway.demo_port)),
+            ready=Probe("tcp", f"127.0.0.1:{gateway.demo_port}"),
+            env={},
+        )
+    yield Child(
+        name="envoy",
+        argv=envoy_command(settings, folder, binaries[ENVOY.name], node=router_name(settings)),
+        ready=Probe("http", f"127.0.0.1:{settings.xds.envoy_admin_port}/ready"),
+        env={},
+        after=Probe("unix", str(settings.xds.xds_socket)),
+        drain=Drain(settings.xds.envoy_admin_port, gateway.drain_timeout_s),
+    )
+
+
+def router_name(settings: Settings) -> str:
+    """The node id that the router reports as."""
+    return settings.gateway.router_name or f"{socket.gethostname()}-{settings.gateway.gateway}"
+
+
+def _client(settings: Settings) -> dict[str, str]:
+    password = settings.controller.admin_password
+    return {
+        "url": _url(settings.controller.management_address, settings.controller.management_port),
+        "user": settings.controller.admin_user,
+        "password": password.get_secret_value() if password else "",
+        "nats_url": settings.bus.nats_url,
+        "nats_user": settings.bus.nats_user,
+        "nats_password": settings.bus.nats_password.get_secret_value(),
+    }
+
+
+def _url(address: str, port: int, scheme: str = "http") -> str:
+    """How somebody on this machine reaches what listens there."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address, address)  # noqa: S104
+    return f"{scheme}://{host}:{port}"
+
+
+def _banner(settings: Settings, folder: DataFolder, *, show_password: bool) -> Iterator[str]:
+    xds, controller = settings.xds, settings.controller
+    management = _url(controller.management_address, controller.management_port)
+    yield ""
+    yield f"Signalbox is ready: tier {settings.gateway.tier}, data in {folder.root}"
+    yield ""
+    if xds.http_port:
+        yield f"  gateway     {_url(xds.http_address, xds.http_port)}"
+    if xds.https_port:
+        yield f"              {_url(xds.http_address, xds.https_port, 'https')}"
+    yield f"  management  {management}/api/management/v1"
+    yield f"  user        {controller.admin_user}"
+    if show_password and controller.admin_password is not None:
+        yield f"  password    {controller.admin_password.get_secret_value()}"
+        yield f"              shown this once; kept in {folder.client_file}"
+    else:
+        yield f"  password    in {folder.client_file}"
+    if settings.gateway.demo and xds.http_port:
+        yield f"  try         curl {_url(xds.http_address, xds.http_port)}/hello/v1/greetings/you"
+    yield ""
