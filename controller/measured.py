@@ -1,6 +1,6 @@
 """A record that counts and times what is asked of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from controller.metrics import ControllerMetrics
 from controller.model import ApiFilter, Counts, Outgoing, StoredApi, StoredKey
@@ -41,10 +41,10 @@ class MeasuredRecord:
         with self._metrics.storage("everything"):
             return await self._record.everything()
 
-    async def pending(self, limit: int) -> Sequence[Outgoing]:
+    async def pending(self, limit: int, without: Collection[int] = ()) -> Sequence[Outgoing]:
         """See Record."""
         with self._metrics.storage("pending"):
-            return await self._record.pending(limit)
+            return await self._record.pending(limit, without)
 
     async def forget(self, numbers: Sequence[int]) -> None:
         """See Record."""

@@ -2,7 +2,8 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from itertools import islice
 
 from bus.events import Event
 from controller.model import REST_API, ApiFilter, Counts, Outgoing, StoredApi, StoredKey
@@ -113,9 +114,10 @@ class MemoryRecord:
         keys = [row for rows in self.key_rows.values() for row in rows.values()]
         return list(self.api_rows.values()), keys
 
-    async def pending(self, limit: int) -> Sequence[Outgoing]:
+    async def pending(self, limit: int, without: Collection[int] = ()) -> Sequence[Outgoing]:
         """See Record."""
-        return [one for one, _ in zip(self._outbox.values(), range(limit), strict=False)]
+        wanted = (one for number, one in self._outbox.items() if number not in without)
+        return list(islice(wanted, limit))
 
     async def forget(self, numbers: Sequence[int]) -> None:
         """See Record."""

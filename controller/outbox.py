@@ -1,5 +1,8 @@
 """Telling the bus what was committed: at least once, in order, each event under one id.
 
+What was told is taken out of the outbox a little later, many at once: a process that dies before
+tells it again under the same id, and the broker keeps it once.
+
 Everything that is published is published by one task, so that an older shape of an API never
 overtakes a newer one.
 """
@@ -20,6 +23,7 @@ from controller.reconcile import Reconciliation, reconcile
 
 log = structlog.get_logger()
 
+_QUIET_S = 0.05  # when nothing was committed for so long, the outbox is tidied up
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 
@@ -41,6 +45,7 @@ class Relay:
         self._poll_s = poll_s
         self._batch = batch
         self._sent = sent  # told the kind of each event
+        self._done: set[int] = set()  # on the bus, and still in the outbox
         self._told_all_in: int | None = None  # the epoch in which all of the record was told
 
     async def start(self) -> None:
@@ -64,11 +69,17 @@ class Relay:
             self._record.told.clear()
             await _until_done("record and bus are compared", self._whole)
             await _until_done("outbox is relayed", self._drain)
-            try:
-                async with asyncio.timeout(self._poll_s):
-                    await self._record.told.wait()
-            except TimeoutError:
+            if await self._woken(_QUIET_S if self._done else self._poll_s):
                 continue
+            if self._done:  # nothing waits for us: time to tidy up
+                await _until_done("outbox is tidied", self._forget)
+
+    async def _woken(self, within_s: float) -> bool:
+        try:
+            async with asyncio.timeout(within_s):
+                return await self._record.told.wait()
+        except TimeoutError:
+            return False
 
     async def _whole(self) -> None:
         """Unless done in this epoch: tell all that the bus does not know."""
@@ -85,19 +96,18 @@ class Relay:
 
     async def _drain(self) -> None:
         while True:
-            batch = await self._record.pending(self._batch)
-            if not batch:
-                return
-            done: list[int] = []
-            try:
-                for outgoing in batch:
-                    await self._publish(outgoing)
-                    done.append(outgoing.number)
-            finally:
-                if done:
-                    await self._record.forget(done)
+            batch = await self._record.pending(self._batch, self._done)
+            for outgoing in batch:
+                await self._publish(outgoing)
+                self._done.add(outgoing.number)
+            if len(self._done) >= self._batch:
+                await self._forget()
             if len(batch) < self._batch:
                 return
+
+    async def _forget(self) -> None:
+        await self._record.forget(tuple(self._done))
+        self._done.clear()
 
     async def _publish(self, outgoing: Outgoing) -> None:
         try:

@@ -1,7 +1,7 @@
 """What the controller asks of the outside. Adapters: `controller.sql` and `controller.memory`."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, TypeVar
 
 from bus.events import Event
@@ -77,8 +77,8 @@ class Record(Protocol):
         """All rows, tombstones too; not of one moment when others write."""
         ...
 
-    async def pending(self, limit: int) -> Sequence[Outgoing]:
-        """What is still to be told, oldest first."""
+    async def pending(self, limit: int, without: Collection[int] = ()) -> Sequence[Outgoing]:
+        """What is still to be told, oldest first, except the numbers `without`."""
         ...
 
     async def forget(self, numbers: Sequence[int]) -> None:

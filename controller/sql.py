@@ -10,7 +10,7 @@ it. Every database locks a row on that, without dialect-specific `FOR UPDATE`.
 import asyncio
 import hashlib
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -20,6 +20,7 @@ from sqlalchemy import (
     CursorResult,
     Executable,
     Row,
+    bindparam,
     delete,
     func,
     insert,
@@ -56,7 +57,12 @@ def _moment(us: int) -> datetime:
 
 
 def _unique_name(api: StoredApi) -> str:
-    parts = ("retired", api.handle) if api.retired else ("live", api.display_name, api.version)
+    if api.retired:
+        return _name_digest("retired", api.handle)
+    return _name_digest("live", api.display_name, api.version)
+
+
+def _name_digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -99,6 +105,27 @@ def _mapped() -> Iterator[None]:
         raise StorageUnavailable(str(error)) from error
 
 
+# Built once: putting a statement together costs as much as running it. Parameters that are named
+# like columns are what is set.
+_HOLD = update(APIS).where(APIS.c.handle == bindparam("this")).values(held=APIS.c.held + 1)
+_API = select(APIS).where(APIS.c.handle == bindparam("this"))
+_NAMED = select(APIS.c.handle).where(APIS.c.unique_name == bindparam("wanted"))
+_CHANGE_API = update(APIS).where(APIS.c.handle == bindparam("this"))
+_ADD_API = insert(APIS).inline()
+_KEYS = (
+    select(KEYS)
+    .where(KEYS.c.api_kind == REST_API, KEYS.c.api_handle == bindparam("this"))
+    .order_by(KEYS.c.created_at_us, KEYS.c.name)
+)
+_CHANGE_KEY = update(KEYS).where(
+    KEYS.c.api_kind == bindparam("this_kind"),
+    KEYS.c.api_handle == bindparam("this_handle"),
+    KEYS.c.name == bindparam("this_name"),
+)
+_ADD_KEY = insert(KEYS).inline()
+_TELL = insert(OUTBOX).inline()
+
+
 class SqlUnit:
     """One transaction."""
 
@@ -107,29 +134,26 @@ class SqlUnit:
         self._alone = alone  # no other writer until we are done
         self.told = False
 
-    def _do(self, statement: Executable) -> CursorResult[Any]:
+    def _do(self, statement: Executable, parameters: dict[str, object]) -> CursorResult[Any]:
         with _mapped():
-            return self._connection.execute(statement)
+            return self._connection.execute(statement, parameters)
 
     def hold(self, handle: str) -> StoredApi | None:
         """See UnitOfWork."""
-        if not self._alone:
-            mine = update(APIS).where(APIS.c.handle == handle).values(held=APIS.c.held + 1)
-            if (self._do(mine)).rowcount == 0:
-                return None
-        row = (self._do(select(APIS).where(APIS.c.handle == handle))).one_or_none()
+        if not self._alone and self._do(_HOLD, {"this": handle}).rowcount == 0:
+            return None
+        row = self._do(_API, {"this": handle}).one_or_none()
         return None if row is None else _api(row)
 
     def named(self, display_name: str, version: str) -> str | None:
         """See UnitOfWork."""
-        wanted = hashlib.sha256("\0".join(("live", display_name, version)).encode()).hexdigest()
-        rows = self._do(select(APIS.c.handle).where(APIS.c.unique_name == wanted))
-        handle: str | None = rows.scalar_one_or_none()
+        wanted = _name_digest("live", display_name, version)
+        handle: str | None = self._do(_NAMED, {"wanted": wanted}).scalar_one_or_none()
         return handle
 
     def put_api(self, api: StoredApi) -> None:
         """See UnitOfWork."""
-        values = {
+        values: dict[str, object] = {
             "revision": api.revision,
             "body": api.body,
             "display_name": api.display_name,
@@ -142,39 +166,31 @@ class SqlUnit:
             "retired": api.retired,
             "unique_name": _unique_name(api),
         }
-        changed = update(APIS).where(APIS.c.handle == api.handle).values(values)
-        if (self._do(changed)).rowcount == 0:
-            self._do(insert(APIS).values(handle=api.handle, held=0, **values))
+        if self._do(_CHANGE_API, {"this": api.handle, **values}).rowcount == 0:
+            self._do(_ADD_API, {"handle": api.handle, "held": 0, **values})
 
     def keys(self, handle: str) -> tuple[StoredKey, ...]:
         """See UnitOfWork."""
-        rows = self._do(
-            select(KEYS)
-            .where(KEYS.c.api_kind == REST_API, KEYS.c.api_handle == handle)
-            .order_by(KEYS.c.created_at_us, KEYS.c.name)
-        )
-        return tuple(_key(row) for row in rows)
+        return tuple(_key(row) for row in self._do(_KEYS, {"this": handle}))
 
     def put_key(self, key: StoredKey) -> None:
         """See UnitOfWork."""
         kind, handle, name = key.identity
-        values = {
+        values: dict[str, object] = {
             "revision": key.revision,
             "body": key.key.model_dump_json(by_alias=True),
             "updated_at_us": _us(key.updated_at),
             "created_at_us": _us(key.key.created_at or key.updated_at),
             "revoked": key.revoked,
         }
-        this = (KEYS.c.api_kind == kind, KEYS.c.api_handle == handle, KEYS.c.name == name)
-        if (self._do(update(KEYS).where(*this).values(values))).rowcount == 0:
-            added = insert(KEYS).values(api_kind=kind, api_handle=handle, name=name, **values)
-            self._do(added)
+        this = {"this_kind": kind, "this_handle": handle, "this_name": name}
+        if self._do(_CHANGE_KEY, {**this, **values}).rowcount == 0:
+            self._do(_ADD_KEY, {"api_kind": kind, "api_handle": handle, "name": name, **values})
 
     def tell(self, event: Event) -> None:
         """See UnitOfWork."""
         body = event.model_dump_json(by_alias=True)
-        row = {"event_id": str(uuid.uuid4()), "kind": event.kind, "body": body}
-        self._do(insert(OUTBOX).values(row).inline())
+        self._do(_TELL, {"event_id": str(uuid.uuid4()), "kind": event.kind, "body": body})
         self.told = True
 
 
@@ -238,7 +254,7 @@ class SqlRecord:
 
     async def api(self, handle: str) -> StoredApi | None:
         """See Record."""
-        (rows,) = await self._rows(select(APIS).where(APIS.c.handle == handle))
+        (rows,) = await self._rows(_API.params(this=handle))
         return _api(rows[0]) if rows else None
 
     async def apis(self, wanted: ApiFilter) -> Sequence[StoredApi]:
@@ -257,25 +273,20 @@ class SqlRecord:
 
     async def keys(self, handle: str) -> Sequence[StoredKey]:
         """See Record."""
-        (rows,) = await self._rows(
-            select(KEYS)
-            .where(
-                KEYS.c.api_kind == REST_API,
-                KEYS.c.api_handle == handle,
-                KEYS.c.revoked.is_(False),
-            )
-            .order_by(KEYS.c.created_at_us, KEYS.c.name)
-        )
-        return [_key(row) for row in rows]
+        (rows,) = await self._rows(_KEYS.params(this=handle))
+        return [_key(row) for row in rows if not row.revoked]
 
     async def everything(self) -> tuple[Sequence[StoredApi], Sequence[StoredKey]]:
         """See Record."""
         apis, keys = await self._rows(select(APIS), select(KEYS))
         return [_api(row) for row in apis], [_key(row) for row in keys]
 
-    async def pending(self, limit: int) -> Sequence[Outgoing]:
+    async def pending(self, limit: int, without: Collection[int] = ()) -> Sequence[Outgoing]:
         """See Record."""
-        (rows,) = await self._rows(select(OUTBOX).order_by(OUTBOX.c.number).limit(limit))
+        query = select(OUTBOX).order_by(OUTBOX.c.number).limit(limit)
+        if without:
+            query = query.where(OUTBOX.c.number.not_in(without))
+        (rows,) = await self._rows(query)
         return [Outgoing(row.number, row.event_id, row.kind, row.body.encode()) for row in rows]
 
     async def forget(self, numbers: Sequence[int]) -> None:
