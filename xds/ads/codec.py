@@ -1,0 +1,65 @@
+"""Requests and responses of delta ADS as bytes.
+
+Source: https://www.envoyproxy.io/docs/envoy/latest/api-v3/service/discovery/v3/discovery.proto
+"""
+
+from typing import NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from xds.ads.protocol import Request, Response
+from xds.wire.messages import message_class
+
+SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+METHOD = "DeltaAggregatedResources"
+_REQUEST = "envoy.service.discovery.v3.DeltaDiscoveryRequest"
+_RESPONSE = "envoy.service.discovery.v3.DeltaDiscoveryResponse"
+
+
+class Router(NamedTuple):
+    """Who opened the stream."""
+
+    node: str
+    version: str  # Envoy's, as in 1.40.0; empty when it does not say
+
+
+class NotARequest(ValueError):
+    """The bytes are no DeltaDiscoveryRequest."""
+
+
+def decode(body: bytes) -> tuple[Request, Router | None]:
+    """A request, and who sent it: only the first of a stream says. Raises NotARequest."""
+    try:
+        message = message_class(_REQUEST).FromString(body)
+    except DecodeError as error:
+        raise NotARequest(str(error)) from error
+    refused = message.HasField("error_detail")
+    request = Request(
+        type_url=message.type_url,
+        subscribe=tuple(message.resource_names_subscribe),
+        unsubscribe=tuple(message.resource_names_unsubscribe),
+        initial_versions=dict(message.initial_resource_versions),
+        nonce=message.response_nonce,
+        error=(message.error_detail.message or "no reason given") if refused else None,
+    )
+    if not message.HasField("node"):
+        return request, None
+    version = message.node.user_agent_build_version.version
+    said = (version.major_number, version.minor_number, version.patch)
+    return request, Router(message.node.id, ".".join(map(str, said)) if any(said) else "")
+
+
+def encode(response: Response) -> bytes:
+    """A response."""
+    message = message_class(_RESPONSE)(
+        type_url=response.type_url,
+        nonce=response.nonce,
+        removed_resources=response.removals,
+        system_version_info=str(response.change.sequence),
+    )
+    for one in response.upserts:
+        entry = message.resources.add(name=one.name, version=one.version)
+        entry.resource.type_url = one.type_url
+        entry.resource.value = one.body
+    body: bytes = message.SerializeToString()
+    return body

@@ -1,0 +1,168 @@
+"""One router: its subscriptions, and the order in which it is told of different types.
+
+No request may fail because of a change. So a cluster is there (acknowledged, hence warm) before a
+scope routes to it, and goes only after every scope that routed to it was replaced or removed, and
+some more time has passed for the requests that were routed by then.
+
+Source: https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#eventual-consistency-considerations
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import count
+
+from xds.ads.protocol import (
+    CLUSTER,
+    MAKE_BEFORE_BREAK,
+    Change,
+    Desired,
+    Key,
+    Memory,
+    Outcome,
+    Publication,
+    Request,
+    Resource,
+    Response,
+)
+from xds.ads.subscription import Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How patient the server is with a router."""
+
+    linger_s: float = 2.0
+    """Time between the last route to a cluster and its removal, for requests on their way."""
+    patience_s: float = 5.0
+    """Time for an answer, after which changes that do not need the answer go ahead."""
+    response_bytes: int = 64 << 20
+    """Size above which a response is cut. A router that starts is ready after the first part."""
+
+
+class Stream:
+    """What a router has and is to be told next; knows nothing of transports and clocks."""
+
+    def __init__(self, desired: Desired, memory: Memory, pace: Pace) -> None:
+        self.subscriptions: dict[str, Subscription] = {}
+        self._desired = desired
+        self._memory = memory
+        self._pace = pace
+        self._nonces = count(1)
+        self._free_since: dict[Key, float] = {}  # cluster -> when nothing routed to it any more
+        self._wake_s: float | None = None
+
+    @property
+    def wake_s(self) -> float | None:
+        """When `responses` has to be asked again though nothing happened; monotonic."""
+        return self._wake_s
+
+    def request(self, request: Request) -> Outcome:
+        """Take in what the router says."""
+        subscription = self.subscriptions.get(request.type_url)
+        if subscription is None:
+            subscription = self.subscriptions[request.type_url] = Subscription(
+                request.type_url, self._desired.of(request.type_url), self._memory
+            )
+        return subscription.request(request, self._desired.latest)
+
+    def publish(self, publication: Publication) -> None:
+        """Note what changed; costs what changed."""
+        for type_url, name in publication.upserts:
+            if subscription := self.subscriptions.get(type_url):
+                subscription.upsert(name, publication.change)
+            self._free_since.pop((type_url, name), None)
+        for type_url, name in publication.removals:
+            if subscription := self.subscriptions.get(type_url):
+                subscription.remove(name, publication.change)
+
+    def responses(self, now_s: float) -> Iterator[Response]:
+        """What may be sent now, in order."""
+        self._wake_s = None
+        for subscription in self.subscriptions.values():
+            self._lose_patience(subscription, now_s)
+        for type_url in self._order():
+            subscription = self.subscriptions[type_url]
+            response = self._next(subscription, now_s)
+            if response is not None:
+                response = subscription.outstanding = replace(response, sent_s=now_s)
+                self._wake_at(now_s + self._pace.patience_s)
+                yield response
+
+    def _order(self) -> list[str]:
+        known = [type_url for type_url in MAKE_BEFORE_BREAK if type_url in self.subscriptions]
+        return [*known, *(each for each in self.subscriptions if each not in MAKE_BEFORE_BREAK)]
+
+    def _next(self, subscription: Subscription, now_s: float) -> Response | None:
+        if not subscription.has_work:
+            return None
+        type_url = subscription.type_url
+        pending = (self.subscriptions[each].adds_since() for each in self._before(type_url))
+        before = min((since for since in pending if since is not None), default=None)
+
+        def may_add(resource: Resource, change: Change) -> bool:
+            clusters = self.subscriptions.get(CLUSTER)
+            if resource.needs is None or clusters is None:
+                return before is None or change.sequence < before
+            known = self._desired.of(CLUSTER)
+            return all(name in clusters.in_force for name in resource.needs if name in known)
+
+        def may_remove(name: str, change: Change) -> bool:
+            if not subscription.may_have(name):
+                return True  # only said not to exist, to a router that asked for it
+            if self._is_free(type_url, name, change):
+                return self._has_lingered(type_url, name, now_s)
+            self._free_since.pop((type_url, name), None)
+            return False
+
+        return subscription.next_upserts(
+            may_add, self._nonce, self._pace.response_bytes
+        ) or subscription.next_removals(may_remove, self._nonce)
+
+    def _before(self, type_url: str) -> list[str]:
+        """The types whose additions those of `type_url` wait for."""
+        if type_url not in MAKE_BEFORE_BREAK:
+            return []
+        earlier = MAKE_BEFORE_BREAK[: MAKE_BEFORE_BREAK.index(type_url)]
+        return [each for each in earlier if each in self.subscriptions]
+
+    def _is_free(self, type_url: str, name: str, change: Change) -> bool:
+        """Whether nothing that the router has, or is about to have, depends on the resource."""
+        if type_url not in MAKE_BEFORE_BREAK:
+            return True
+        for later in MAKE_BEFORE_BREAK[MAKE_BEFORE_BREAK.index(type_url) + 1 :]:
+            subscription = self.subscriptions.get(later)
+            if subscription is None:
+                if self._desired.of(later):
+                    return False  # a router that reconnects asks for one type after the other
+                continue
+            since = subscription.busy_since()
+            if since is not None and since <= change.sequence:
+                return False
+            if type_url == CLUSTER and subscription.holds(name):
+                return False
+        return True
+
+    def _has_lingered(self, type_url: str, name: str, now_s: float) -> bool:
+        if type_url != CLUSTER:
+            return True
+        due_s = self._free_since.setdefault((type_url, name), now_s) + self._pace.linger_s
+        if now_s < due_s:
+            self._wake_at(due_s)
+            return False
+        del self._free_since[type_url, name]
+        return True
+
+    def _lose_patience(self, subscription: Subscription, now_s: float) -> None:
+        if subscription.outstanding is None:
+            return
+        due_s = subscription.outstanding.sent_s + self._pace.patience_s
+        if now_s < due_s:
+            self._wake_at(due_s)
+        else:
+            subscription.give_up_waiting()
+
+    def _wake_at(self, at_s: float) -> None:
+        self._wake_s = at_s if self._wake_s is None else min(self._wake_s, at_s)
+
+    def _nonce(self) -> str:
+        return str(next(self._nonces))

@@ -1,0 +1,379 @@
+"""What one router has, wants and is being told of one type of resources.
+
+Rules, with where they come from (xDS = the protocol document, Envoy = seen with 1.40.0):
+
+* A first request that names nothing, or `*`, asks for everything.
+  xDS: https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#how-the-client-specifies-what-resources-to-return
+* A reconnecting router says what it has: equal versions are not sent again, what no longer exists
+  is removed. xDS: `initial_resource_versions`, https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#incremental-xds
+* A subscription is always answered: a name that does not exist is said to be removed, and a
+  router that has nothing and is to have nothing gets an empty response. xDS:
+  https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#knowing-when-a-requested-resource-does-not-exist
+* Subscribing to a name again asks for it again, whatever was sent before. xDS: as above.
+* One response at a time: the next goes out when the last was answered. Envoy withholds the ACK of
+  clusters until they are warm (names resolved, secrets there), so an answer means "usable".
+* Envoy applies the removals of a response that it refuses, and some of its clusters, but keeps the
+  old version of each scope. So removals travel alone, and after a NACK nothing of that response is
+  taken for granted until it was sent again.
+* A refused response is halved until the guilty are alone; those named in the reason are tried
+  alone at once. What is guilty is quarantined: that version is not sent again.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
+from typing import NamedTuple
+
+from xds.ads.protocol import (
+    NEVER,
+    WILDCARD,
+    Change,
+    Key,
+    Memory,
+    Outcome,
+    Rejection,
+    Request,
+    Resource,
+    Response,
+)
+
+_ACCUSED_AT_MOST = 8  # names in a reason that are tried alone; more are halved
+
+
+class _Part(NamedTuple):
+    """Resources that travel together; of a refused response or of what has changed."""
+
+    resources: tuple[Resource, ...]
+    change: Change
+
+
+class Subscription:
+    """One router, one type."""
+
+    def __init__(self, type_url: str, desired: Mapping[str, Resource], memory: Memory) -> None:
+        self.type_url = type_url
+        self.in_force: dict[str, str] = {}  # name -> version the router has acknowledged
+        self.changed: dict[str, Change] = {}  # to be sent, oldest first
+        self.gone: dict[str, Change] = {}  # to be removed, oldest first
+        self.outstanding: Response | None = None
+        self.late: dict[str, Response] = {}  # by nonce
+        self._desired = desired
+        self._memory = memory
+        self._wildcard = False
+        self._names: set[str] = set()
+        self._good: dict[str, Resource] = {}  # what `in_force` stands for, where we sent it
+        self._uncertain: set[str] = set()  # were in a refused response
+        self._in_flight: dict[str, int] = {}  # name -> responses with it that wait for an answer
+        self._suspects: deque[_Part] = deque()
+        self._suspects_waited = False  # fresh changes went before them
+        self._greet = False  # owes an answer even if there is nothing to say
+        self._fresh = True
+
+    # What the router says
+
+    def request(self, request: Request, latest: Change) -> Outcome:
+        """Take in a request of the router."""
+        outcome = Outcome()
+        if request.nonce:
+            self._answer(request.nonce, request.error, outcome)
+        if self._fresh:
+            self._fresh = False
+            self.in_force.update(request.initial_versions)
+            outcome.applied.update(
+                (self._key(name), version) for name, version in request.initial_versions.items()
+            )
+            self._subscribe(request.subscribe or (WILDCARD,), latest, anew=False)
+        else:
+            self._subscribe(request.subscribe, latest, anew=True)
+        self._unsubscribe(request.unsubscribe)
+        return outcome
+
+    def _subscribe(self, names: Iterable[str], latest: Change, *, anew: bool) -> None:
+        for name in names:
+            if name == WILDCARD:
+                self._wildcard = True
+                if anew:
+                    self.in_force.clear()
+                self._greet = not self.in_force
+                for known in self._desired:
+                    self._want(known, latest)
+                for known in self.in_force.keys() - self._desired.keys():
+                    self.gone[known] = latest
+            else:
+                self._names.add(name)
+                if anew:
+                    self.in_force.pop(name, None)
+                if name in self._desired:
+                    self._want(name, latest)
+                else:
+                    self.gone[name] = latest
+
+    def _want(self, name: str, change: Change) -> None:
+        """Look at `name` when sending; behind all that waits already."""
+        self.gone.pop(name, None)
+        self.changed.pop(name, None)
+        if self._missing(name) is not None:
+            self.changed[name] = change
+
+    def _unsubscribe(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name == WILDCARD:
+                self._wildcard = False
+            else:
+                self._names.discard(name)
+        if names:
+            known = {*self.in_force, *self.changed, *self.gone}
+            for name in known:
+                if not self._subscribed(name):
+                    self.in_force.pop(name, None)
+                    self.changed.pop(name, None)
+                    self.gone.pop(name, None)
+
+    def _subscribed(self, name: str) -> bool:
+        return self._wildcard or name in self._names
+
+    def _key(self, name: str) -> Key:
+        return self.type_url, name
+
+    # What is published
+
+    def upsert(self, name: str, change: Change) -> None:
+        """`name` has a new version."""
+        key = self._key(name)
+        if self._memory.quarantined.get(key) != self._desired[name].version:
+            self._memory.quarantined.pop(key, None)
+            self._memory.last_good.pop(key, None)
+        if self._subscribed(name):
+            self._want(name, change)
+
+    def remove(self, name: str, change: Change) -> None:
+        """`name` is not to be any more."""
+        self._memory.quarantined.pop(self._key(name), None)
+        self._memory.last_good.pop(self._key(name), None)
+        self.changed.pop(name, None)
+        if self._subscribed(name) and (self.may_have(name) or name in self._names):
+            self.gone.pop(name, None)
+            self.gone[name] = change
+
+    def may_have(self, name: str) -> bool:
+        """Whether the router has, or is about to have, some version of `name`."""
+        return name in self.in_force or name in self._uncertain or name in self._in_flight
+
+    def _target(self, name: str) -> Resource | None:
+        """The version the router is to have: the last good one where it refused the newest."""
+        wanted = self._desired.get(name)
+        key = self._key(name)
+        if wanted is not None and self._memory.quarantined.get(key) == wanted.version:
+            return self._memory.last_good.get(key)
+        return wanted
+
+    def _is_wanted(self, resource: Resource) -> bool:
+        target = self._target(resource.name)
+        return target is not None and target.version == resource.version
+
+    def _missing(self, name: str) -> Resource | None:
+        """What is to be sent of `name`; None when the router has it."""
+        target = self._target(name)
+        if target is None:
+            return None
+        unsettled = name in self._uncertain or name in self._in_flight
+        has = self.in_force.get(name) == target.version and not unsettled
+        return None if has else target
+
+    # What goes out
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything waits to be sent."""
+        return bool(self.changed or self.gone or self._suspects or self._greet)
+
+    def next_upserts(
+        self, may_go: Callable[[Resource, Change], bool], nonce: Callable[[], str], limit: int
+    ) -> Response | None:
+        """The next response with additions, if there is one; `limit` is in bytes."""
+        if self.outstanding is not None:
+            return None
+        suspects_first = self._suspects_waited or not self.changed
+        ways = (self._fresh_ones, self._next_suspects)
+        for way in reversed(ways) if suspects_first else ways:
+            part = way(may_go, limit)
+            if part is not None:
+                self._suspects_waited = way != self._next_suspects and bool(self._suspects)
+                return self._send(part, nonce)
+        if self._greet and not self.changed:
+            return self._send(_Part((), NEVER), nonce)
+        return None
+
+    def _fresh_ones(self, may_go: Callable[[Resource, Change], bool], limit: int) -> _Part | None:
+        """What has changed and may go, up to `limit` bytes."""
+        chosen: list[Resource] = []
+        oldest: Change | None = None
+        size = 0
+        for name, change in list(self.changed.items()):
+            resource = self._missing(name)
+            if resource is None:
+                del self.changed[name]
+            elif may_go(resource, change):
+                size += len(resource.body)
+                if chosen and size > limit:
+                    break
+                del self.changed[name]
+                chosen.append(resource)
+                oldest = oldest or change
+        return _Part(tuple(chosen), oldest) if oldest is not None else None
+
+    def _next_suspects(
+        self,
+        may_go: Callable[[Resource, Change], bool],
+        limit: int,  # noqa: ARG002 - a part is never larger than the response it comes from
+    ) -> _Part | None:
+        """The next part of a refused response, without what has been replaced meanwhile."""
+        for _ in range(len(self._suspects)):
+            suspects = self._suspects.popleft()
+            current = tuple(
+                one
+                for one in suspects.resources
+                if self._is_wanted(one) and one.name not in self.changed
+            )
+            if not current:
+                continue
+            suspects = _Part(current, suspects.change)
+            if all(may_go(one, suspects.change) for one in current):
+                return suspects
+            self._suspects.append(suspects)
+        return None
+
+    def next_removals(
+        self, may_go: Callable[[str, Change], bool], nonce: Callable[[], str]
+    ) -> Response | None:
+        """The next response with removals, if there is one."""
+        if self.outstanding is not None:
+            return None
+        ripe = {name: change for name, change in self.gone.items() if may_go(name, change)}
+        if not ripe:
+            return None
+        for name in ripe:
+            del self.gone[name]
+        oldest = next(iter(ripe.values()))
+        self.outstanding = Response(self.type_url, nonce(), removals=tuple(ripe), change=oldest)
+        self._fly(self.outstanding)
+        return self.outstanding
+
+    def _send(self, part: _Part, nonce: Callable[[], str]) -> Response:
+        self._greet = False
+        self.outstanding = Response(
+            self.type_url, nonce(), upserts=part.resources, change=part.change
+        )
+        self._fly(self.outstanding)
+        return self.outstanding
+
+    def _fly(self, response: Response) -> None:
+        for name in _names(response):
+            self._in_flight[name] = self._in_flight.get(name, 0) + 1
+
+    def _land(self, response: Response) -> None:
+        for name in _names(response):
+            self._in_flight[name] -= 1
+            if not self._in_flight[name]:
+                del self._in_flight[name]
+
+    def give_up_waiting(self) -> None:
+        """The outstanding response is late: the next may go out, and its answer still counts."""
+        if self.outstanding is not None:
+            self.late[self.outstanding.nonce] = replace(self.outstanding, late=True)
+            self.outstanding = None
+
+    # What is on its way, for the order of types
+
+    def adds_since(self) -> int | None:
+        """The oldest publication whose additions are still to be sent or answered."""
+        waiting = [part.change.sequence for part in self._suspects]
+        waiting += (change.sequence for change in islice(self.changed.values(), 1))
+        if self.outstanding is not None and self.outstanding.upserts:
+            waiting.append(self.outstanding.change.sequence)
+        return min(waiting, default=None)
+
+    def busy_since(self) -> int | None:
+        """The oldest publication of which anything is still to be sent or answered."""
+        waiting = [part.change.sequence for part in self._suspects]
+        for changes in (self.changed, self.gone):
+            waiting += (change.sequence for change in islice(changes.values(), 1))
+        for response in (self.outstanding, *self.late.values()):
+            if response is not None and _names(response):
+                waiting.append(response.change.sequence)
+        return min(waiting, default=None)
+
+    def holds(self, cluster: str) -> bool:
+        """Whether a last good version that is still served may route to `cluster`."""
+        for (type_url, name), resource in self._memory.last_good.items():
+            in_use = type_url == self.type_url and name in self.in_force
+            if in_use and (resource.needs is None or cluster in resource.needs):
+                return True
+        return False
+
+    # Answers
+
+    def _answer(self, nonce: str, error: str | None, outcome: Outcome) -> None:
+        response = self.late.pop(nonce, None)
+        if response is None:
+            if self.outstanding is None or self.outstanding.nonce != nonce:
+                return  # an answer to nothing we know of: a stream can only be behind
+            response, self.outstanding = self.outstanding, None
+        self._land(response)
+        outcome.answered.append((response, error))
+        if error is None or not response.upserts:
+            self._acknowledged(response, outcome)
+        else:
+            self._refused(response, error, outcome)
+
+    def _acknowledged(self, response: Response, outcome: Outcome) -> None:
+        for resource in response.upserts:
+            name = resource.name
+            self.in_force[name] = resource.version
+            self._good[name] = resource
+            self._uncertain.discard(name)
+            outcome.applied[resource.key] = resource.version
+        for name in response.removals:
+            self.in_force.pop(name, None)
+            self._good.pop(name, None)
+            self._uncertain.discard(name)
+            outcome.applied[self._key(name)] = None
+
+    def _refused(self, response: Response, error: str, outcome: Outcome) -> None:
+        if len(response.upserts) == 1:
+            self._quarantine(response.upserts[0], error, outcome)
+            return
+        self._uncertain.update(one.name for one in response.upserts)
+        self._suspects.extendleft(
+            _Part(part, response.change)
+            for part in reversed(tuple(_parts(response.upserts, error)))
+        )
+
+    def _quarantine(self, resource: Resource, error: str, outcome: Outcome) -> None:
+        name, key = resource.name, resource.key
+        self._uncertain.discard(name)
+        outcome.rejected.append(Rejection(resource, error))
+        wanted = self._desired.get(name)
+        if wanted is None or wanted.version != resource.version:
+            return  # replaced meanwhile
+        self._memory.quarantined[key] = resource.version
+        good = self._good.get(name)
+        if good is not None and self.in_force.get(name) == good.version:
+            self._memory.last_good[key] = good
+
+
+def _names(response: Response) -> tuple[str, ...]:
+    return (*(one.name for one in response.upserts), *response.removals)
+
+
+def _parts(resources: tuple[Resource, ...], error: str) -> Iterator[tuple[Resource, ...]]:
+    """A refused response in parts: the accused alone, the others together; else two halves."""
+    accused = [one for one in resources if one.name in error]
+    if 0 < len(accused) <= _ACCUSED_AT_MOST and len(accused) < len(resources):
+        guilty = {one.name for one in accused}
+        yield tuple(one for one in resources if one.name not in guilty)
+        yield from ((one,) for one in accused)
+    else:
+        middle = len(resources) // 2
+        yield from (resources[:middle], resources[middle:])
