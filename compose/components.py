@@ -110,11 +110,11 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
 
 def _tell(error: BaseException) -> None:
     """A sentence for what an operator can mend, a traceback for what only we can."""
-    component = getattr(error, "__notes__", [""])[0]
+    component = getattr(error, "__notes__", ["all"])[0]
     if _is_ours(error):
-        log.error("component failed", component=component, reason=str(error))
+        log.error("cannot go on", component=component, reason=str(error))
     else:
-        log.error("component failed", component=component, exc_info=error)
+        log.error("cannot go on", component=component, exc_info=error)
 
 
 def _is_ours(error: BaseException) -> bool:

@@ -19,8 +19,7 @@ from typing import NoReturn
 
 from pydantic import SecretStr
 
-import compose
-from compose.data_folder import DataFolder, credentials, write_private
+from compose.data_folder import Credentials, DataFolder, credentials, write_private
 from compose.errors import NotReady
 from compose.ports import settled
 from compose.running import read_state
@@ -60,7 +59,7 @@ class Launch:
 
     def command(self) -> list[str]:
         """The supervisor's."""
-        place = str(Path(compose.__file__).parent.parent)
+        place = str(Path(__file__).parents[1])
         plan = str(self.folder.plan_file)
         return [sys.executable, "-I", "-S", "-c", _SUPERVISOR, place, plan, str(self.lock)]
 
@@ -88,7 +87,6 @@ def start_detached(launch: Launch) -> float:
         start_new_session=True,
         pass_fds=(launch.lock,),
     )
-    os.close(launch.lock)
     while supervisor.poll() is None:
         state = read_state(launch.folder)
         if state.get("phase") == "ready":
@@ -119,12 +117,15 @@ def prepared(
                 one.result()
         kept = credentials(folder)
         generated = settings.controller.admin_password is None
-        settings = _composed(settings, folder, kept.admin_password, kept.nats_password)
+        broker = "nats_url" not in settings.bus.model_fields_set  # else the operator has one
+        settings = _composed(settings, folder, kept, broker=broker)
         banner = tuple(_banner(settings, folder, show_password=generated and kept.new))
         plan = Plan(
             run_folder=str(folder.run),
             log_folder=str(folder.logs),
-            children=tuple(_children(settings, folder, {s.name: p for s, p in binaries.items()})),
+            children=tuple(
+                _children(settings, folder, {s.name: p for s, p in binaries.items()}, broker=broker)
+            ),
             started_at=began,
             banner=() if detach else banner,
             start_timeout_s=settings.gateway.start_timeout_s,
@@ -137,41 +138,37 @@ def prepared(
         write_private(folder.client_file, json.dumps(_client(settings), indent=1))
         write_private(folder.plan_file, plan.to_json())
         yield Launch(settings, folder, lock, banner)
-    except BaseException:
+    finally:
         os.close(lock)
-        raise
-
-
-def owns_broker(settings: Settings) -> bool:
-    """Whether `up` starts a broker: not when the operator has named one."""
-    return "nats_url" not in settings.bus.model_fields_set
 
 
 def _composed(
-    settings: Settings, folder: DataFolder, admin_password: str, nats_password: str
+    settings: Settings, folder: DataFolder, kept: Credentials, *, broker: bool
 ) -> Settings:
     """`settings` with what follows from all processes being on one machine."""
     changed: dict[str, object] = {"data": folder.root}
     if settings.controller.admin_password is None:
-        changed["admin_password"] = SecretStr(admin_password)
+        changed["admin_password"] = SecretStr(kept.admin_password)
     if settings.xds.xds_socket is None:
         changed["xds_socket"] = folder.xds_socket
     if settings.analytics.access_log_socket is None:
         changed["access_log_socket"] = folder.access_log_socket
-    if owns_broker(settings):
+    if broker:
         changed |= {
             "nats_url": f"nats://127.0.0.1:{settings.gateway.nats_port}",
             "nats_user": _NATS_USER,
-            "nats_password": SecretStr(nats_password),
+            "nats_password": SecretStr(kept.nats_password),
             "nats_storage": "memory" if settings.gateway.tier == "basic" else "file",
         }
     return settings.with_values(**changed)
 
 
-def _children(settings: Settings, folder: DataFolder, binaries: dict[str, Path]) -> Iterator[Child]:
+def _children(
+    settings: Settings, folder: DataFolder, binaries: dict[str, Path], *, broker: bool
+) -> Iterator[Child]:
     """In the order of their start, as far as one waits for another; they stop the other way."""
     gateway = settings.gateway
-    if owns_broker(settings):
+    if broker:
         yield Child(
             name="nats-server",
             argv=nats_command(settings, folder, binaries[NATS.name]),

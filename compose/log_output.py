@@ -8,7 +8,7 @@ from structlog.typing import Processor
 
 from compose.gateway_settings import GatewaySettings
 
-_CHATTY = ("aiosqlite", "asyncio", "faststream", "httpcore", "httpx", "nats", "uvicorn.access")
+_CHATTY = ("aiosqlite", "asyncio", "faststream", "httpcore", "httpx", "nats", "uvicorn")
 
 
 def configure(settings: GatewaySettings) -> None:
