@@ -1,0 +1,1 @@
+"""The policy engine as a service: what it knows, for operators and Prometheus."""

@@ -1,0 +1,182 @@
+"""The engine's loop: fold the state, and answer on two ports."""
+
+import asyncio
+import math
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Protocol
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from bus.events import ApiPublished, ApiRetired, Event
+from bus.ports import StateFollower
+from bus.resources.rest_api import PolicyRef
+from bus.subjects import Family, pattern
+from policy_engine.catalogue import Catalogue
+from policy_engine.engine.admin import create_admin_app, create_metrics_app
+from policy_engine.engine.dump import routes
+from policy_engine.engine.errors import AddressUnusable
+from policy_engine.engine.metrics import EngineMetrics
+from policy_engine.engine.model import Model
+from policy_engine.engine.settings import EngineSettings
+from policy_engine.errors import UnknownPolicy
+
+log = structlog.get_logger()
+
+
+class EngineBus(StateFollower, Protocol):
+    """The part of the bus that the engine uses."""
+
+    @property
+    def connected(self) -> bool:
+        """See `bus.ports.Bus`."""
+        ...
+
+
+async def run(
+    settings: EngineSettings,
+    bus: EngineBus,
+    catalogue: Catalogue,
+    ready: Callable[[], None] = lambda: None,
+    *,
+    listening: Callable[[int, int], None] = lambda _admin, _metrics: None,
+) -> None:
+    """Serve until cancelled. Raises AddressUnusable.
+
+    `ready` is called once the current state is known and both ports answer; `listening` before
+    that, with the two port numbers.
+    """
+    model, metrics = Model(), EngineMetrics()
+
+    def connected() -> bool:
+        return bus.connected
+
+    applications = (
+        create_admin_app(model, catalogue, settings.allowed_networks, connected),
+        create_metrics_app(metrics, connected),
+    )
+    with _listening(settings) as listeners:
+        async with asyncio.TaskGroup() as group:
+            servers = [_Server(app, settings.engine_shutdown_grace_s) for app in applications]
+            for server, listener in zip(servers, listeners, strict=True):
+                group.create_task(server.run_until_cancelled(listener), name="engine: serve")
+            for server in servers:
+                await server.answers.wait()
+            admin_port, metrics_port = (one.getsockname()[1] for one in listeners)
+            listening(admin_port, metrics_port)
+            metrics.up.set(1)
+            log.info("policy engine listens", admin=admin_port, metrics=metrics_port)
+            await _follow(bus, catalogue, model, metrics, ready)
+
+
+async def _follow(
+    bus: EngineBus,
+    catalogue: Catalogue,
+    model: Model,
+    metrics: EngineMetrics,
+    ready: Callable[[], None],
+) -> None:
+    async with bus.follow(pattern(Family.STATE)) as feed:
+        unseen = feed.backlog
+        if not unseen:
+            ready()
+        async for event in feed:
+            changed = model.apply(event)
+            metrics.xds_updates.labels("changed" if changed else "unchanged").inc()
+            if changed:
+                metrics.config_reload_timestamp.set_to_current_time()
+                _measure(event, catalogue, metrics)
+            unseen -= 1
+            if unseen == 0:
+                ready()
+
+
+def _measure(event: Event, catalogue: Catalogue, metrics: EngineMetrics) -> None:
+    match event:
+        case ApiPublished(api=api) if api.spec.deployment_state == "deployed":
+            lengths = [len(route.policies) for route in routes((api,))]
+            metrics.api_loaded(api.id, lengths)
+            for attached in (api.spec.policies, *(one.policies for one in api.spec.operations)):
+                for ref in attached:
+                    _resolve(api.id, ref, catalogue, metrics)
+        case ApiPublished(api=api):
+            metrics.api_unloaded(api.id)
+        case ApiRetired(api_id=api_id):
+            metrics.api_unloaded(api_id)
+
+
+def _resolve(api_id: str, ref: PolicyRef, catalogue: Catalogue, metrics: EngineMetrics) -> None:
+    try:
+        catalogue.resolve(ref.name, ref.version)
+    except UnknownPolicy as error:
+        metrics.resolution_failures.inc()
+        log.warning("policy not resolved", api=api_id, reason=str(error))
+
+
+@contextmanager
+def _listening(settings: EngineSettings) -> Iterator[tuple[socket.socket, ...]]:
+    """Bound sockets of both ports. Raises AddressUnusable."""
+    with ExitStack() as opened:
+        yield tuple(
+            opened.enter_context(_bound(settings.engine_admin_address, port, setting))
+            for setting, port in (
+                ("engine_admin_port", settings.engine_admin_port),
+                ("engine_metrics_port", settings.engine_metrics_port),
+            )
+        )
+
+
+def _bound(address: str, port: int, setting: str) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, port))
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise AddressUnusable(address, port, setting, reason) from error
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """One port, inside a loop that somebody else owns: signals are not touched."""
+
+    def __init__(self, app: ASGIApp, grace_s: float) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,  # who calls is the connection's address
+                timeout_graceful_shutdown=math.ceil(grace_s),
+            )
+        )
+        self.answers = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The owner of the loop decides when to end."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        self.answers.set()
+
+    async def run_until_cancelled(self, listener: socket.socket) -> None:
+        """Serve; when cancelled, finish what is in flight, then end."""
+        async with asyncio.TaskGroup() as group:
+            serving = group.create_task(self.serve(sockets=[listener]))
+            try:
+                await asyncio.shield(serving)
+            except asyncio.CancelledError:
+                self.should_exit = True
+                await serving
+                raise

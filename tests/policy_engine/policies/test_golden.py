@@ -1,0 +1,109 @@
+"""What each policy compiles to, kept in files: read the diff after `pytest --accept`."""
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bus.resources.rest_api import PolicyRef
+from policy_engine.catalogue import load
+from policy_engine.policy import Chain, Credential, Scope, compile_chain
+from policy_engine.refusals import local_reply_config
+from xds.wire.messages import encode
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using .@model_validator")
+
+GOLDEN = Path(__file__).parent / "golden"
+CASES = sorted(GOLDEN.glob("*.in.yaml"))
+NEWER_THAN_ENVOY_DATA_PLANE = {"enable_retry_after_header", "shared_vm_id"}
+LOCAL_REPLY = "envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig"
+
+
+def compiled(case: dict[str, Any]) -> Chain:
+    credentials = tuple(
+        Credential(sha256(one["key"].encode()).hexdigest(), one["application"], one.get("issuer"))
+        for one in case.get("credentials", ())
+    )
+    scope = Scope(
+        level=case.get("level", "api"),
+        api_id="orders",
+        api_name="Orders",
+        api_version="v1",
+        context="/orders",
+        credentials=credentials,
+        key_issuer=case.get("key_issuer"),
+        below=frozenset(case.get("below", ())),
+    )
+    ref = PolicyRef(name=case["policy"], params=case["params"])
+    return compile_chain([load().parse(ref)], scope)
+
+
+def readable(chain: Chain) -> dict[str, Any]:
+    """As kept: of a Lua program only the constants, which are what the policy decides."""
+
+    def without_program(value: Any) -> Any:
+        match value:
+            case {"default_source_code": {"inline_string": source}, **rest}:
+                constants = [one for one in source.splitlines() if one.startswith("local ")][:5]
+                return without_program(
+                    {**rest, "shared_vm_id": "(its digest)", "default_source_code": constants}
+                )
+            case dict():
+                return {key: without_program(one) for key, one in value.items()}
+            case list() | tuple():
+                return [without_program(one) for one in value]
+            case _:
+                return value
+
+    return dict(without_program(asdict(chain)))
+
+
+def messages(document: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every Any in `document`: the message's name and its fields."""
+    match document:
+        case {"@type": url, **fields}:
+            yield str(url).rpartition("/")[2], fields
+        case dict():
+            for value in document.values():
+                yield from messages(value)
+        case list() | tuple():
+            for value in document:
+                yield from messages(value)
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.name.removesuffix(".in.yaml"))
+def test_a_policy_compiles_to_what_is_kept(
+    path: Path, golden: Callable[[Path, object], None]
+) -> None:
+    chain = compiled(yaml.safe_load(path.read_text()))
+    golden(path.with_name(path.name.replace(".in.yaml", ".out.json")), readable(chain))
+    for name, fields in messages(asdict(chain)):
+        encode(name, fields)  # as Envoy's own descriptors read it
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.name.removesuffix(".in.yaml"))
+def test_an_independent_reading_of_envoys_api_agrees(path: Path) -> None:
+    chain = compiled(yaml.safe_load(path.read_text()))
+    for name, fields in messages(asdict(chain)):
+        package, _, message = name.rpartition(".")
+        module = importlib.import_module(f"envoy_data_plane.{package}")
+        known = {
+            key: value for key, value in fields.items() if key not in NEWER_THAN_ENVOY_DATA_PLANE
+        }
+        getattr(module, message).from_dict(known)  # raises KeyError for a field it lacks
+
+
+def test_the_gateways_own_errors_are_as_kept(golden: Callable[[Path, object], None]) -> None:
+    config = local_reply_config(load().refusals())
+    golden(GOLDEN / "local_reply_config.out.json", config)
+    encode(LOCAL_REPLY, config)
+
+
+def test_every_policy_has_a_golden_case() -> None:
+    covered = {yaml.safe_load(path.read_text())["policy"] for path in CASES}
+    assert covered == {policy.name for policy in load()}
