@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, ParamSpec
+from urllib.parse import urlsplit
 
 import typer
 
@@ -61,7 +62,7 @@ def connection(
     known = client_file(folder)
     known_url = str(known.get("url") or "").rstrip("/")
     address = (url or known_url or DEFAULT_URL).rstrip("/")
-    if not address.startswith(("http://", "https://")):
+    if not _is_http_url(address):
         raise Misused(f"--url {address!r} is not an http or https URL")
     if address == known_url:
         user = user or known.get("user")
@@ -70,6 +71,14 @@ def connection(
     if password and not user:
         user = DEFAULT_USER
     return Connection(address, user or "", password or "", folder, known)
+
+
+def _is_http_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 _PANEL = "Connection"

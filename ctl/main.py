@@ -1,17 +1,15 @@
 """The `signalbox` command: its groups of commands, its errors, its exit code."""
 
 import sys
-from collections import defaultdict
-from typing import Any
 
 import typer
-from typer.core import TyperGroup
 
-from ctl.commands import apply, catalogue, events, imports, keys, resources
+from ctl import lifecycle
+from ctl.commands import apply, catalogue, events, imports, keys, resources, status
 from ctl.errors import CtlError, ExitCode
 from ctl.output import complain
+from ctl.sections import WIDTH, Sections
 
-_SECTIONS = ("Gateway", "Resources", "Observe", "Reference")
 _DOC = """An API gateway whose control plane is a stream of events.
 
 `signalbox up` starts one here, `signalbox apply -f FILE` gives it APIs.
@@ -28,24 +26,6 @@ Exit codes:
 """
 
 
-class Sections(TyperGroup):
-    """A group whose commands are listed by section."""
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - typer's own, private
-        """Write the commands, a heading for each section."""
-        found = defaultdict(list)
-        for name in self.list_commands(ctx):
-            command = self.get_command(ctx, name)
-            if command is not None and not command.hidden:
-                section = getattr(command, "rich_help_panel", None)
-                heading = section if isinstance(section, str) else "Commands"
-                found[heading].append((name, command.get_short_help_str(limit=72)))
-        order = [*_SECTIONS, *sorted(set(found) - set(_SECTIONS))]
-        for heading in (one for one in order if one in found):
-            with formatter.section(heading):
-                formatter.write_dl(found[heading])
-
-
 def application() -> typer.Typer:
     """The command with all its commands; nothing heavy is imported for it."""
     app = typer.Typer(
@@ -55,10 +35,11 @@ def application() -> typer.Typer:
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         no_args_is_help=True,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH},
     )
     app.callback()(_root)
-    for group in (apply, resources, keys, imports, events, catalogue):
+    lifecycle.register(app)
+    for group in (apply, resources, keys, imports, status, events, catalogue):
         group.register(app)
     return app
 

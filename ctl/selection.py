@@ -7,7 +7,7 @@ from typing import Any
 from ctl.errors import Misused
 
 APPLIED_SET = "signalbox.io/applied-set"
-"""The annotation by which `apply --set NAME --prune` knows what it once applied itself."""
+"""The annotation by which `apply --applied-set NAME --prune` knows what it once applied itself."""
 
 
 @dataclass(frozen=True, slots=True)

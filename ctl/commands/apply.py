@@ -36,12 +36,14 @@ async def apply(
     ] = False,
     prune: Annotated[
         bool,
-        typer.Option("--prune", help="Delete what --set or --selector finds beyond the files."),
+        typer.Option(
+            "--prune", help="Delete what --applied-set or --selector finds beyond the files."
+        ),
     ] = False,
     applied_set: Annotated[
         str | None,
         typer.Option(
-            "--set", metavar="NAME", help="Mark all as one set, which --prune knows again."
+            "--applied-set", metavar="NAME", help="Mark all as one set, which --prune knows again."
         ),
     ] = None,
     selector: Annotated[
@@ -66,14 +68,14 @@ async def apply(
     input. All documents are checked before anything is sent; what is the same already is not sent.
     Ends with the revision that is live, or with the router's own reason and exit code 5.
 
-    --prune deletes what the gateway has beyond the files. It never looks further than --set (what
-    was applied with the same --set before) and --selector (labels).
+    --prune deletes what the gateway has beyond the files. It never looks further than --applied-set
+    (what was applied with the same before) and --selector (labels).
 
     \b
     Examples:
       signalbox apply -f petstore.yaml
       signalbox apply -f apis/ --dry-run
-      signalbox apply -f apis/ --set shop --prune --yes
+      signalbox apply -f apis/ --applied-set shop --prune --yes
       signalbox import openapi petstore.json --upstream https://example.com | signalbox apply -f -
     """
     from ctl import documents, plan, selection  # noqa: PLC0415 - only what is applied is parsed
@@ -81,8 +83,8 @@ async def apply(
 
     if prune and not applied_set and not selector:
         raise Misused(
-            "--prune needs --set NAME or --selector LABELS: it deletes only what they name",
-            ["signalbox apply -f apis/ --set shop --prune"],
+            "--prune needs --applied-set NAME or --selector LABELS: it deletes only what they name",
+            ["signalbox apply -f apis/ --applied-set shop --prune"],
         )
     terms = selection.parse(selector) if selector else ()
     wanted = documents.load(files)

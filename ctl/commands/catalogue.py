@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 def policies(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Show this policy in full.")
+        str | None, typer.Argument(metavar="NAME", help="Show this policy in full.")
     ] = None,
     output_format: output.Output = Format.TABLE,
 ) -> None:

@@ -12,6 +12,7 @@ from ctl.context import Connection, connected
 from ctl.errors import Misused
 from ctl.moments import moment
 from ctl.output import Format
+from ctl.sections import Sections
 
 if TYPE_CHECKING:
     from ctl.event_feed import Broker, Observed
@@ -22,7 +23,7 @@ _PANEL = "Connection"
 
 def register(app: typer.Typer) -> None:
     """Add the group of commands."""
-    group = typer.Typer(help="Watch the events that pass on the bus.")
+    group = typer.Typer(cls=Sections, help="Watch the events that pass on the bus.")
     group.command("tail")(connected(tail))
     app.add_typer(group, name="events", rich_help_panel="Observe", no_args_is_help=True)
 

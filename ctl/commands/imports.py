@@ -10,11 +10,12 @@ from ctl import output
 from ctl.context import Connection, connected
 from ctl.errors import ExitCode, Misused, Refused
 from ctl.output import DocumentFormat
+from ctl.sections import Sections
 
 
 def register(app: typer.Typer) -> None:
     """Add the group of commands."""
-    group = typer.Typer(help="Turn documents of other formats into resources.")
+    group = typer.Typer(cls=Sections, help="Turn documents of other formats into resources.")
     group.command("openapi", no_args_is_help=True)(connected(openapi))
     app.add_typer(group, name="import", rich_help_panel="Resources", no_args_is_help=True)
 

@@ -12,6 +12,7 @@ from ctl.context import Connection, connected
 from ctl.errors import Misused, NotFound
 from ctl.moments import lifetime, moment, zulu
 from ctl.output import Format
+from ctl.sections import Sections
 
 Json = dict[str, Any]
 
@@ -62,7 +63,7 @@ KeyOutput = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the group of commands."""
-    group = typer.Typer(help="Create, list, replace and revoke the keys of an API.")
+    group = typer.Typer(cls=Sections, help="Create, list, replace and revoke the keys of an API.")
     for command in (create, list_, update, regenerate, revoke):
         group.command(command.__name__.rstrip("_"), no_args_is_help=True)(connected(command))
     app.add_typer(group, name="keys", rich_help_panel="Resources", no_args_is_help=True)

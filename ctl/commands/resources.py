@@ -33,9 +33,7 @@ KindWord = Annotated[
 async def get(
     connection: Connection,
     kind: KindWord,
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these.")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Only these.")] = None,
     selector: Annotated[
         str | None,
         typer.Option("--selector", "-l", metavar="LABELS", help="Only with labels: key=value,..."),
@@ -92,10 +90,10 @@ async def delete(
     connection: Connection,
     kind: Annotated[
         str | None,
-        typer.Argument(metavar="[KIND", help="Such as `api`.", autocompletion=complete_kind),
+        typer.Argument(metavar="KIND", help="Such as `api`.", autocompletion=complete_kind),
     ] = None,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME...]", help="What to delete.")
+        list[str] | None, typer.Argument(metavar="NAME", help="What to delete.")
     ] = None,
     files: Annotated[
         list[str] | None,

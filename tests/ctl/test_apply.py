@@ -160,20 +160,22 @@ async def test_pruning_removes_only_what_the_set_once_applied(gateway: Running) 
     gateway.write("apis/a.yaml", rest_api("a"))
     b = gateway.write("apis/b.yaml", rest_api("b"))
     folder = str(gateway.folder / "apis")
-    first = await gateway.cli("apply", "-f", folder, "--set", "shop", "--prune")
+    first = await gateway.cli("apply", "-f", folder, "--applied-set", "shop", "--prune")
     assert first.code == 0, first.err
     Path(b).unlink()
-    dry = await gateway.cli("apply", "-f", folder, "--set", "shop", "--prune", "--dry-run")
+    dry = await gateway.cli("apply", "-f", folder, "--applied-set", "shop", "--prune", "--dry-run")
     assert dry.code == 6
     assert "+++ deleted" in dry.out
     assert "1 to delete" in dry.err
-    other = await gateway.cli("apply", "-f", folder, "--set", "other", "--prune", "--dry-run")
+    other = await gateway.cli(
+        "apply", "-f", folder, "--applied-set", "other", "--prune", "--dry-run"
+    )
     assert "0 to delete" in other.err
-    refused = await gateway.cli("apply", "-f", folder, "--set", "shop", "--prune")
+    refused = await gateway.cli("apply", "-f", folder, "--applied-set", "shop", "--prune")
     assert refused.code == 2
     assert "to be deleted: api/b" in refused.err
     assert "say --yes; nothing was sent" in refused.err
-    pruned = await gateway.cli("apply", "-f", folder, "--set", "shop", "--prune", "--yes")
+    pruned = await gateway.cli("apply", "-f", folder, "--applied-set", "shop", "--prune", "--yes")
     assert pruned.code == 0, pruned.err
     assert "api/b deleted, gone from 1 of 1 routers, revision 2" in pruned.out
     assert await names(gateway) == ["api/a", "api/hand"]
@@ -192,16 +194,16 @@ async def test_pruning_without_a_bound_is_a_mistake(gateway: Running) -> None:
     file = gateway.write("a.yaml", rest_api("a"))
     result = await gateway.cli("apply", "-f", file, "--prune")
     assert result.code == 2
-    assert "--prune needs --set NAME or --selector LABELS" in result.err
+    assert "--prune needs --applied-set NAME or --selector LABELS" in result.err
 
 
 async def test_a_renamed_resource_takes_the_place_of_the_pruned_one(gateway: Running) -> None:
     old = gateway.write("apis/a.yaml", rest_api("old", displayName="shop"))
     folder = str(gateway.folder / "apis")
-    await gateway.cli("apply", "-f", folder, "--set", "shop")
+    await gateway.cli("apply", "-f", folder, "--applied-set", "shop")
     Path(old).unlink()
     gateway.write("apis/b.yaml", rest_api("new", displayName="shop"))
-    result = await gateway.cli("apply", "-f", folder, "--set", "shop", "--prune", "--yes")
+    result = await gateway.cli("apply", "-f", folder, "--applied-set", "shop", "--prune", "--yes")
     assert (result.code, result.err) == (0, "")
     assert await names(gateway) == ["api/new"]
 

@@ -56,6 +56,9 @@ def test_a_broken_client_file_is_named(tmp_path: Path, content: str) -> None:
         connection(data=str(tmp_path))
 
 
-def test_an_address_is_an_http_url(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "url", ["localhost:9090", "http://", "http://[::1", "http://h:x", "ftp://h"]
+)
+def test_an_address_is_an_http_url(tmp_path: Path, url: str) -> None:
     with pytest.raises(Misused, match="not an http or https URL"):
-        connection("localhost:9090", data=str(tmp_path))
+        connection(url, data=str(tmp_path))

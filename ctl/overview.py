@@ -1,0 +1,145 @@
+"""How a gateway is: its processes on this machine, its routers, its APIs."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from ctl.client import Client
+from ctl.context import Connection
+from ctl.kinds import REST_API
+
+Json = dict[str, Any]
+_HEALTH_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """What the data folder says of the gateway that runs from it."""
+
+    pid: int | None  # of the supervisor; None when it does not run
+    phase: str
+    tier: str
+    ports: dict[str, int]
+    processes: list[Json]  # name, pid, state, restarts, last_exit
+
+    def as_document(self) -> Json:
+        """For programs."""
+        return {
+            "pid": self.pid,
+            "phase": self.phase,
+            "tier": self.tier,
+            "ports": self.ports,
+            "processes": self.processes,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the management API says."""
+
+    routers: list[Json]  # node, version, connected, revisions
+    apis: list[Json]  # resources with their status
+
+    @property
+    def refused(self) -> list[Json]:
+        """The APIs whose last revision is refused."""
+        return [api for api in self.apis if api["status"].get("reason")]
+
+    @property
+    def pending(self) -> list[Json]:
+        """The APIs whose last revision is neither live everywhere nor refused."""
+        return [
+            api
+            for api in self.apis
+            if api not in self.refused
+            and api["status"]["routers"]["live"] < max(1, len(self.routers))
+        ]
+
+    @property
+    def well(self) -> bool:
+        """Whether there is a router and everything is live."""
+        return bool(self.routers) and not self.refused and not self.pending
+
+    def as_document(self) -> Json:
+        """For programs."""
+        states = [api["status"]["state"] for api in self.apis]
+        return {
+            "routers": [
+                {**router, "revisions": len(router["revisions"])} for router in self.routers
+            ],
+            "apis": {
+                "total": len(self.apis),
+                "deployed": states.count("deployed"),
+                "undeployed": states.count("undeployed"),
+                "live": len(self.apis) - len(self.refused) - len(self.pending),
+                "pending": [api["metadata"]["name"] for api in self.pending],
+                "refused": [
+                    {
+                        "name": api["metadata"]["name"],
+                        "revision": api["status"]["revision"],
+                        "reason": api["status"]["reason"],
+                    }
+                    for api in self.refused
+                ],
+            },
+        }
+
+
+def local(connection: Connection) -> Local | None:
+    """What runs on this machine; None when the data folder is of another gateway, or of none."""
+    if connection.url != str(connection.known.get("url") or "").rstrip("/"):
+        return None
+    from compose.data_folder import DataFolder  # noqa: PLC0415 - its settings take a while
+    from compose.settings import Settings, sections  # noqa: PLC0415
+
+    folder = DataFolder(connection.data.absolute())
+    try:
+        settings = Settings.restore(json.loads(folder.settings_file.read_text("utf-8")))
+        state = json.loads(folder.state_file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    found = [(name, getattr(settings, table)) for table in sections() for name in _ports(table)]
+    pid = folder.holder()
+    return Local(
+        pid=pid,
+        phase=str(state.get("phase", "unknown")) if pid else "down",
+        tier=settings.gateway.tier,
+        ports={name.removesuffix("_port"): getattr(one, name) for name, one in found},
+        processes=state.get("children", []) if pid else [],
+    )
+
+
+def _ports(table: str) -> list[str]:
+    """The fields of a component's settings that are ports which people use."""
+    return {
+        "xds": ["http_port", "https_port"],
+        "controller": ["management_port", "admin_port", "metrics_port"],
+        "policy_engine": ["engine_admin_port"],
+        "gateway": ["envoy_admin_port", "nats_port"],
+    }.get(table, [])
+
+
+async def health(connection: Connection, port: int | None) -> str:
+    """What the admin API on this port of the gateway's host says: `healthy`, or why not."""
+    if not port:
+        return "unknown"
+    host = httpx.URL(connection.url).host
+    address = f"[{host}]" if ":" in host else host
+    try:
+        async with httpx.AsyncClient(verify=False, trust_env=False) as http:  # noqa: S501 - plain
+            answer = await http.get(
+                f"http://{address}:{port}/api/admin/v1/health", timeout=_HEALTH_TIMEOUT_S
+            )
+            said = answer.json()
+            return " ".join(str(said[key]) for key in ("status", "reason") if key in said)
+    except (httpx.HTTPError, ValueError) as error:
+        return f"unknown: the admin API on port {port} does not answer ({error})"
+
+
+async def served(client: Client) -> Served:
+    """What the management API says. Raises NotReachable, NotAllowed."""
+    routers = (await client.request("GET", "/routers"))["routers"]
+    apis = (await client.request("GET", f"/{REST_API.collection}"))[REST_API.list_key]
+    return Served(routers, apis)
