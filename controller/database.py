@@ -21,7 +21,7 @@ from controller.errors import StorageUnusable
 
 Result = TypeVar("Result")
 
-_BUSY_MS = 5000  # how long SQLite waits for a writer of another process
+BUSY_MS = 5000  # how long SQLite waits for a writer of another process
 _ASYNC_DRIVERS = {
     "postgresql": "asyncpg",
     "mysql": "aiomysql",
@@ -123,7 +123,7 @@ def _sqlite(url: URL, synchronous: str, begin: str) -> Engine:
         connection.isolation_level = None  # `begin` below begins, not the driver
         cursor = connection.cursor()
         for pragma in (
-            f"busy_timeout = {_BUSY_MS}",
+            f"busy_timeout = {BUSY_MS}",
             "journal_mode = WAL",
             f"synchronous = {synchronous}",
         ):

@@ -88,7 +88,7 @@ def _key(row: Row[Any]) -> StoredKey:
 
 
 @contextmanager
-def _mapped() -> Iterator[None]:
+def mapped() -> Iterator[None]:
     """SQLAlchemy's exceptions as ours; the driver's own words are kept."""
     try:
         yield
@@ -135,7 +135,7 @@ class SqlUnit:
         self.told = False
 
     def _do(self, statement: Executable, parameters: dict[str, object]) -> CursorResult[Any]:
-        with _mapped():
+        with mapped():
             return self._connection.execute(statement, parameters)
 
     def hold(self, handle: str) -> StoredApi | None:
@@ -239,7 +239,7 @@ class SqlRecord:
         return await self._committed(attempt)
 
     async def _committed(self, attempt: Callable[[Connection], tuple[Result, bool]]) -> Result:
-        with _mapped():
+        with mapped():
             result, told = await self._database.write(attempt)
         if told:
             self.told.set()
@@ -249,7 +249,7 @@ class SqlRecord:
         def read(connection: Connection) -> list[Sequence[Row[Any]]]:
             return [connection.execute(one).all() for one in statements]
 
-        with _mapped():
+        with mapped():
             return await self._database.read(read)
 
     async def api(self, handle: str) -> StoredApi | None:
@@ -292,7 +292,7 @@ class SqlRecord:
     async def forget(self, numbers: Sequence[int]) -> None:
         """See Record."""
         told = delete(OUTBOX).where(OUTBOX.c.number.in_(numbers))
-        with _mapped():
+        with mapped():
             await self._database.write(
                 lambda connection: connection.execute(told).close(), synced=False
             )

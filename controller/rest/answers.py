@@ -1,7 +1,7 @@
 """What answers look like: resources with their status, errors, JSON or YAML."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -66,7 +66,10 @@ def _number(text: str) -> float:
 
 def moment(at: datetime | None) -> str | None:
     """RFC 3339 in UTC, milliseconds."""
-    return None if at is None else f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+    if at is None:
+        return None
+    utc = at.astimezone(UTC)
+    return f"{utc:%Y-%m-%dT%H:%M:%S}.{utc.microsecond // 1000:03d}Z"
 
 
 def resource(api: StoredApi, deployments: Deployments) -> Json:

@@ -1,0 +1,139 @@
+"""Rules between fields, and policies through the catalogue."""
+
+from typing import Any
+
+import pytest
+
+from controller.errors import Invalid
+from controller.validation import accepted, rest_api
+from policy_engine import catalogue
+from tests.controller.samples import document
+
+CATALOGUE = catalogue.load()
+
+
+def faults(found: dict[str, Any]) -> list[tuple[str, str]]:
+    with pytest.raises(Invalid, match=r"^Configuration validation failed$") as caught:
+        rest_api(accepted(found), CATALOGUE)
+    return [(one.field, one.message) for one in caught.value.faults]
+
+
+def test_a_reference_to_no_definition_is_refused() -> None:
+    found = document(upstream={"main": {"ref": "nowhere"}, "sandbox": {"ref": "neither"}})
+    assert faults(found) == [
+        ("spec.upstream.main.ref", "Referenced upstream definition 'nowhere' not found"),
+        ("spec.upstream.sandbox.ref", "Referenced upstream definition 'neither' not found"),
+    ]
+
+
+def test_two_definitions_of_one_name_are_refused() -> None:
+    pool = {"name": "pool", "upstreams": [{"url": "http://one.example.com"}]}
+    found = document(upstreamDefinitions=[pool, pool])
+    assert faults(found) == [
+        ("spec.upstreamDefinitions[1].name", "Duplicate upstream definition name 'pool'")
+    ]
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        {"method": "GET", "path": "/today"},
+        {"method": "GET", "path": "/today/"},
+        {"match": {"method": "GET", "path": {"value": "/today"}}},
+    ],
+)
+def test_an_operation_that_another_hides_is_refused(operation: dict[str, Any]) -> None:
+    found = document(operations=[{"method": "GET", "path": "/today"}, operation])
+    ((field, message),) = faults(found)
+    assert field == "spec.operations[1]"
+    assert "spec.operations[0]" in message
+
+
+def test_parameters_of_another_name_match_the_same() -> None:
+    found = document(
+        operations=[{"method": "GET", "path": "/{city}/x"}, {"method": "GET", "path": "/{town}/x"}]
+    )
+    assert [field for field, _ in faults(found)] == ["spec.operations[1]"]
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        {"method": "POST", "path": "/today"},
+        {"method": "GET", "path": "/today/*"},
+        {"method": "GET", "path": "/{day}"},
+        {
+            "match": {
+                "method": "GET",
+                "path": {"value": "/today"},
+                "headers": [{"name": "x-beta", "value": "1"}],
+            }
+        },
+    ],
+)
+def test_operations_that_differ_are_accepted(operation: dict[str, Any]) -> None:
+    rest_api(document(operations=[{"method": "GET", "path": "/today"}, operation]), CATALOGUE)
+
+
+def test_an_unknown_policy_is_named_at_its_version() -> None:
+    found = document(policies=[{"name": "teleport", "version": "v1"}])
+    ((field, message),) = faults(found)
+    assert field == "spec.policies[0].version"
+    assert "teleport" in message
+    assert "not found in loaded policy definitions" in message
+
+
+def test_an_unknown_major_version_is_refused() -> None:
+    found = document(policies=[{"name": "respond", "version": "v99"}])
+    ((field, message),) = faults(found)
+    assert field == "spec.policies[0].version"
+    assert "not found in loaded policy definitions" in message
+
+
+def test_a_parameter_of_the_wrong_type_is_named() -> None:
+    policy = {"name": "respond", "version": "v1", "params": {"statusCode": "two hundred"}}
+    found = document(operations=[{"method": "GET", "path": "/x", "policies": [policy]}])
+    ((field, message),) = faults(found)
+    assert field == "spec.operations[0].policies[0].params.statusCode"
+    assert "Invalid type" in message
+    ((field, _),) = faults(document(policies=[policy]))
+    assert field == "spec.policies[0].params.statusCode"
+
+
+def test_an_unknown_parameter_is_named() -> None:
+    policy = {"name": "respond", "version": "v1", "params": {"colour": "red"}}
+    assert [field for field, _ in faults(document(policies=[policy]))] == [
+        "spec.policies[0].params.colour"
+    ]
+
+
+def test_conditions_are_refused_rather_than_ignored() -> None:
+    policy = {"name": "respond", "version": "v1", "executionCondition": "true", "params": {}}
+    ((field, message),) = faults(document(policies=[policy]))
+    assert field == "spec.policies[0].executionCondition"
+    assert "not supported" in message
+
+
+def test_an_empty_document_lacks_every_required_field() -> None:
+    fields = [field for field, _ in faults({})]
+    assert {"apiVersion", "kind", "metadata.name", "spec.context", "spec.operations"} <= {*fields}
+    messages = dict(faults({}))
+    assert messages["metadata.name"] == "Metadata name is required"
+    assert messages["spec.context"] == "Context is required"
+    assert messages["spec.operations"] == "At least one operation is required"
+
+
+def test_null_means_absent_but_not_in_parameters() -> None:
+    found = document(vhosts={"main": "a.example.com", "sandbox": "b.example.com"})
+    found["spec"]["vhosts"]["sandbox"] = None
+    found["spec"]["policies"] = None
+    found["spec"]["operations"][0]["policies"] = [{"name": "x", "params": {"keep": None}}]
+    kept = accepted(found)
+    assert "policies" not in kept["spec"]
+    assert kept["spec"]["vhosts"] == {"main": "a.example.com"}
+    assert kept["spec"]["operations"][0]["policies"][0]["params"] == {"keep": None}
+
+
+def test_the_status_of_an_answer_can_be_sent_back() -> None:
+    found = {**document(), "status": {"id": "weather", "state": "deployed"}}
+    assert accepted(found) == document()
