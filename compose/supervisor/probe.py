@@ -30,7 +30,8 @@ def _connects(family: int, address: str | tuple[str, int]) -> bool:
 
 def http(host: str, port: int, method: str, path: str) -> tuple[int, str]:
     """Status and body of one request; status 0 when nobody answers."""
-    request = f"{method} {path} HTTP/1.0\r\nhost: {host}\r\ncontent-length: 0\r\n\r\n"
+    lines = (f"{method} {path} HTTP/1.1", f"host: {host}", "connection: close", "content-length: 0")
+    request = "\r\n".join((*lines, "", ""))
     parts: list[bytes] = []
     try:
         with socket.create_connection((host, port), timeout=_TIMEOUT_S) as connection:
@@ -43,4 +44,19 @@ def http(host: str, port: int, method: str, path: str) -> tuple[int, str]:
     words = head.split(None, 2)
     if len(words) < 2 or not words[1].isdigit():
         return 0, ""
+    if b"transfer-encoding: chunked" in head.lower():
+        body = _joined(body)
     return int(words[1]), body.decode("utf-8", "replace")
+
+
+def _joined(chunked: bytes) -> bytes:
+    """A chunked body without its frames."""
+    parts = []
+    while chunked:
+        size, _, chunked = chunked.partition(b"\r\n")
+        length = int(size.partition(b";")[0], 16)
+        if not length:
+            break
+        parts.append(chunked[:length])
+        chunked = chunked[length + 2 :]
+    return b"".join(parts)
