@@ -58,7 +58,7 @@ class ApiKeyAuth(Policy):
     """What `key` names: a `header` or a `query` parameter. A request that holds it twice is
     refused."""
 
-    value_prefix: Annotated[str, Field(max_length=256)] = ""
+    value_prefix: Annotated[str, Field(max_length=64, pattern="^[ -~]*$")] = ""
     """What must stand before the key, such as `Bearer`, in any case; spaces after it are
     skipped."""
 
@@ -134,4 +134,9 @@ def _program() -> str:
 
 
 def _lua_string(text: str) -> str:
-    return '"' + "".join(f"\\{byte:03d}" for byte in text.encode()) + '"'
+    plain = string.ascii_letters + string.digits + "-_. "
+    return (
+        '"'
+        + "".join(chr(byte) if chr(byte) in plain else f"\\{byte:03d}" for byte in text.encode())
+        + '"'
+    )

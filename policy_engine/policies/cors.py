@@ -34,7 +34,7 @@ _SIMPLE_ANSWERS = (
     "access-control-allow-credentials",
     "access-control-expose-headers",
 )
-_METHODS = Literal["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]
+_METHODS = Literal["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "*"]
 
 
 def _origin(origin: str) -> str:
@@ -69,7 +69,7 @@ class Cors(Policy):
     """Who may call: origins as browsers send them, `https://*.example.org` for every subdomain at
     any depth, `*` for anybody."""
 
-    allowed_methods: tuple[_METHODS | Literal["*"], ...] = (
+    allowed_methods: tuple[_METHODS, ...] = (
         "GET",
         "POST",
         "PUT",

@@ -1,0 +1,282 @@
+import sys
+import textwrap
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from bus.resources.rest_api import PolicyRef
+from policy_engine.catalogue import ENTRY_POINTS, Catalogue, load
+from policy_engine.errors import Fault, InvalidParameters, PolicyNotCompiled, UnknownPolicy
+from policy_engine.policy import (
+    Document,
+    HttpFilter,
+    Policy,
+    Scope,
+    Version,
+    compile_chain,
+)
+
+EXPECTED = {
+    "api-key-auth": "1.2.1",
+    "basic-ratelimit": "1.1.1",
+    "cors": "1.0.2",
+    "remove-headers": "1.0.1",
+    "respond": "1.0.1",
+    "set-headers": "1.1.0",
+}
+
+
+class Plain(Policy):
+    """Does nothing."""
+
+    name: ClassVar[str] = "plain"
+    version: ClassVar[Version] = Version(1, 0, 0)
+    example: ClassVar[Document] = {}
+
+    def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        return ()
+
+
+class Plain1x(Plain):
+    version: ClassVar[Version] = Version(1, 10, 0)
+
+
+class Plain12(Plain):
+    version: ClassVar[Version] = Version(1, 2, 0)
+
+
+class Plain2(Plain):
+    version: ClassVar[Version] = Version(2, 0, 0)
+
+
+def faults(name: str, **params: Any) -> dict[str, str]:
+    """The messages by parameter."""
+    with pytest.raises(InvalidParameters) as raised:
+        load(()).parse(PolicyRef(name=name, params=params))
+    assert raised.value.name == name
+    return {fault.path: fault.message for fault in raised.value.faults}
+
+
+def scope() -> Scope:
+    return Scope(level="api", api_id="a", api_name="A", api_version="v1", context="/a")
+
+
+def test_the_first_policies_are_loaded_in_their_versions() -> None:
+    assert {policy.name: str(policy.version) for policy in load(())} == EXPECTED
+
+
+def test_a_major_version_is_the_newest_of_that_major() -> None:
+    catalogue = Catalogue([Plain2, Plain, Plain1x, Plain12])
+    assert catalogue.resolve("plain", "v1") is Plain1x
+    assert catalogue.resolve("plain", "v2") is Plain2
+    assert catalogue.resolve("plain") is Plain2
+
+
+@pytest.mark.parametrize(
+    ("name", "version"), [("nothing", ""), ("plain", "v3"), ("plain", "1"), ("plain", "v1.0")]
+)
+def test_an_unknown_name_or_version_is_told_in_the_contracts_words(name: str, version: str) -> None:
+    with pytest.raises(UnknownPolicy, match="not found in loaded policy definitions") as raised:
+        Catalogue([Plain]).resolve(name, version)
+    assert name in str(raised.value)
+    assert (raised.value.name, raised.value.version) == (name, version)
+
+
+def test_a_parameter_of_the_wrong_type_is_told_as_such() -> None:
+    message = faults("respond", statusCode="two hundred")["statusCode"]
+    assert message.startswith("Invalid type")
+
+
+def test_nothing_is_coerced() -> None:
+    assert "Invalid type" in faults("respond", statusCode="200")["statusCode"]
+    assert "Invalid type" in faults("cors", allowedOrigins="*")["allowedOrigins"]
+    assert "Invalid type" in faults("cors", allowedOrigins=["*"], maxAge=True)["maxAge"]
+
+
+def test_a_missing_parameter_is_named() -> None:
+    assert faults("api-key-auth") == {"key": "key is required", "in": "in is required"}
+    limits = faults("basic-ratelimit", limits=[{"duration": "1s"}])
+    assert limits == {"limits[0].requests": "requests is required"}
+
+
+def test_an_unknown_parameter_is_named() -> None:
+    found = faults("respond", status_code=200)
+    assert found == {"status_code": "Unknown parameter 'status_code'"}
+    assert "request.headers[0].nmae" in faults(
+        "set-headers", request={"headers": [{"nmae": "X-A", "value": "1"}]}
+    )
+
+
+def test_all_faults_are_told_at_once_with_their_paths() -> None:
+    found = faults(
+        "set-headers",
+        request={"headers": [{"name": "Host", "value": "x"}, {"name": "X-A", "value": "a\r\nb"}]},
+        response={"headers": [{"name": ":status", "value": "200"}]},
+    )
+    assert set(found) == {
+        "request.headers[0].name",
+        "request.headers[1].value",
+        "response.headers[0].name",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "path"),
+    [
+        ("api-key-auth", {"key": "", "in": "header"}, "key"),
+        ("api-key-auth", {"key": "a b", "in": "header"}, ""),
+        ("api-key-auth", {"key": "Host", "in": "header"}, ""),
+        ("api-key-auth", {"key": "k\x00", "in": "query"}, ""),
+        ("api-key-auth", {"key": "k", "in": "cookie"}, "in"),
+        ("api-key-auth", {"key": "k", "in": "header", "valuePrefix": "é"}, "valuePrefix"),
+        ("basic-ratelimit", {"limits": []}, "limits"),
+        ("basic-ratelimit", {"limits": [{"requests": 1, "duration": "1s"}] * 11}, "limits"),
+        ("basic-ratelimit", {"limits": [{"requests": 0, "duration": "1s"}]}, "limits[0].requests"),
+        ("basic-ratelimit", {"limits": [{"requests": 1, "duration": "1"}]}, "limits[0].duration"),
+        ("basic-ratelimit", {"limits": [{"requests": 1, "duration": "0s"}]}, "limits[0].duration"),
+        (
+            "basic-ratelimit",
+            {"limits": [{"requests": 1, "duration": "49ms"}]},
+            "limits[0].duration",
+        ),
+        ("cors", {"allowedOrigins": []}, "allowedOrigins"),
+        ("cors", {"allowedOrigins": ["https://a.example/path"]}, "allowedOrigins[0]"),
+        ("cors", {"allowedOrigins": ["https://a.*.example"]}, "allowedOrigins[0]"),
+        ("cors", {"allowedOrigins": ["a.example"]}, "allowedOrigins[0]"),
+        ("cors", {"allowedOrigins": ["*"], "allowedMethods": ["FETCH"]}, "allowedMethods[0]"),
+        ("cors", {"allowedOrigins": ["*"], "allowedHeaders": ["a b"]}, "allowedHeaders[0]"),
+        ("cors", {"allowedOrigins": ["*"], "maxAge": -1}, "maxAge"),
+        ("remove-headers", {}, ""),
+        ("remove-headers", {"request": {"headers": []}}, "request.headers"),
+        (
+            "remove-headers",
+            {"response": {"headers": [{"name": "Content-Length"}]}},
+            "response.headers[0].name",
+        ),
+        (
+            "set-headers",
+            {"request": {"headers": [{"name": "x-signalbox-application", "value": "me"}]}},
+            "request.headers[0].name",
+        ),
+        ("respond", {"statusCode": 99}, "statusCode"),
+        ("respond", {"statusCode": 600}, "statusCode"),
+        ("respond", {"body": "x" * ((1 << 20) + 1)}, "body"),
+    ],
+)
+def test_parameters_outside_the_contract_are_refused(
+    name: str, params: dict[str, Any], path: str
+) -> None:
+    assert list(faults(name, **params)) == [path]
+
+
+@pytest.mark.parametrize("policy", tuple(load(())), ids=lambda policy: policy.name)
+def test_the_example_of_every_policy_is_valid(policy: type[Policy]) -> None:
+    parsed = load(()).parse(PolicyRef(name=policy.name, version="v1", params=policy.example))
+    assert isinstance(parsed, policy)
+    compile_chain([parsed], scope())
+
+
+def test_refusals_cover_every_policys() -> None:
+    told = {refusal.details: refusal.status for refusal in load(()).refusals()}
+    assert told["missing_api_key"] == 401
+    assert told["local_rate_limited"] == 429
+
+
+# -- installed policies ------------------------------------------------------------------------
+
+
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: str) -> EntryPoint:
+    (tmp_path / f"{name}.py").write_text(textwrap.dedent(code))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return EntryPoint(name=name.replace("_", "-"), value=name, group=ENTRY_POINTS)
+
+
+GOOD = """
+    from policy_engine.policy import Policy, Version
+
+    class Tag(Policy):
+        '''Tags.'''
+        name = "tag"
+        version = Version(0, 3, 1)
+        example = {"word": "x"}
+        word: str
+
+        def filters(self, scope):
+            return ()
+"""
+
+
+def test_an_installed_policy_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue = load([installed(tmp_path, monkeypatch, "good_policies", GOOD)])
+    parsed = catalogue.parse(PolicyRef(name="tag", version="v0", params={"word": "hello"}))
+    assert parsed.model_dump() == {"word": "hello"}
+    assert {one.name for one in catalogue.listing()} == {*EXPECTED, "tag"}
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import nothing_of_that_name", "No module named 'nothing_of_that_name'"),
+        ("raise SystemExit(3)", "SystemExit"),
+        ("x = 1", "holds no policy"),
+        (GOOD.replace("version = Version(0, 3, 1)", "pass"), "lacks version"),
+        (GOOD.replace("def filters", "def filtres"), "lacks filters"),
+        (GOOD.replace("Version(0, 3, 1)", "'1.0'"), "not a Version"),
+    ],
+)
+def test_a_broken_policy_is_kept_with_its_traceback_and_the_others_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, reason: str
+) -> None:
+    bad = installed(tmp_path, monkeypatch, "bad_policies", code)
+    good = installed(tmp_path, monkeypatch, "good_policies", GOOD)
+    catalogue = load([bad, good])
+
+    (broken,) = catalogue.broken
+    assert (broken.name, broken.source) == ("bad-policies", "bad_policies")
+    assert reason in broken.reason
+    assert "Traceback" in broken.traceback
+    assert catalogue.resolve("tag").version == Version(0, 3, 1)
+    with pytest.raises(UnknownPolicy, match="does not load"):
+        catalogue.resolve("bad-policies")
+
+
+def test_an_installed_policy_that_fails_while_it_is_used_is_refused_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = """
+    from pydantic import model_validator
+    from policy_engine.policy import Policy, Version
+
+    class Parses(Policy):
+        name, version, example = "parses", Version(1, 0, 0), {}
+
+        @model_validator(mode="before")
+        @classmethod
+        def boom(cls, values):
+            raise RuntimeError("boom")
+
+        def filters(self, scope):
+            return ()
+
+    class Compiles(Policy):
+        name, version, example = "compiles", Version(1, 0, 0), {}
+
+        def filters(self, scope):
+            return 1 / 0
+    """
+    catalogue = load([installed(tmp_path, monkeypatch, "late_policies", code)])
+    with pytest.raises(InvalidParameters) as raised:
+        catalogue.parse(PolicyRef(name="parses"))
+    assert raised.value.faults == (Fault("", "the policy itself failed: RuntimeError: boom"),)
+    parsed = catalogue.parse(PolicyRef(name="compiles"))
+    with pytest.raises(PolicyNotCompiled, match="ZeroDivisionError"):
+        compile_chain([parsed], scope())
+
+
+def test_an_interim_status_is_accepted_and_then_not_compiled_with_the_reason() -> None:
+    parsed = load(()).parse(PolicyRef(name="respond", params={"statusCode": 102}))
+    with pytest.raises(PolicyNotCompiled, match="102 is interim"):
+        compile_chain([parsed], scope())
