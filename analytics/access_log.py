@@ -25,7 +25,7 @@ from analytics import metrics
 from analytics.batch import requests_served
 from analytics.errors import CannotListen
 from analytics.outbox import Outbox
-from analytics.relay import CHUNK_BYTES, Relay
+from analytics.relay import Relay
 from analytics.settings import AnalyticsSettings
 from analytics.totals import NAME_MAX
 from xds.wire.messages import message_class
@@ -36,7 +36,9 @@ _SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 _MESSAGE = "envoy.service.accesslog.v3.StreamAccessLogsMessage"
 _OPTIONS = (
     ("grpc.max_receive_message_length", 16 << 20),
-    ("grpc.http2.lookahead_bytes", 4 << 20),  # a message comes in one piece, not window by window
+    # What may be in this process unread: several messages, and little to lose in a kill.
+    ("grpc.http2.lookahead_bytes", 1 << 18),
+    ("grpc.http2.bdp_probe", 0),
 )
 _EVENT_ENTRIES_MAX = 2_000  # ten times Envoy's batch; larger ones might not fit the bus
 _BACKLOG = 128
@@ -71,19 +73,14 @@ async def receive_access_logs(
         server.add_insecure_port(f"unix:{inner}")
         await server.start()
         relay = Relay(inner)
-        fronts = [
-            await asyncio.start_server(relay.serve, sock=one, limit=CHUNK_BYTES) for one in sockets
-        ]
-        try:
-            tcp = [one for one in sockets if one.family != socket.AF_UNIX]
-            yield Listening(port=tcp[0].getsockname()[1] if tcp else None)
-        finally:
-            for front in fronts:
-                front.close()
-            await relay.cut()
-            streams.finish()
-            await server.stop(_GRACE_S)
-            await relay.ended()
+        async with relay.running(sockets):
+            try:
+                tcp = [one for one in sockets if one.family != socket.AF_UNIX]
+                yield Listening(port=tcp[0].getsockname()[1] if tcp else None)
+            finally:
+                await relay.cut()
+                streams.finish()
+                await server.stop(_GRACE_S)
 
 
 class _Streams:
@@ -109,6 +106,7 @@ class _Streams:
         try:
             while (raw := await self._next(context)) is not None:
                 node = self._received(node, raw)
+                await self._outbox.room()
         finally:
             metrics.STREAMS.dec()
             log.info("access log stream ended", node=node)

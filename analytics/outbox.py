@@ -26,6 +26,7 @@ Reason = Literal["buffer-full", "unreadable", "refused"]
 
 _ENTRY_BYTES = 230  # six numbers, each an object and a reference; measured with tracemalloc
 _GROUP_BYTES = 700
+_UNDER_WAY = 8  # events that may wait while the bus takes them
 _RETRY_S = 0.1
 _RETRY_MAX_S = 5.0
 
@@ -50,6 +51,8 @@ class Outbox:
         self._size_bytes = 0
         self._gaps: dict[tuple[str, Reason], AccessLogGap] = {}
         self._work = asyncio.Event()
+        self._away = False  # the bus, when last asked
+        self._moved = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -78,6 +81,15 @@ class Outbox:
         )
         self._wake()
 
+    async def room(self) -> None:
+        """Wait while the bus is slow, so that little is in this process when it is killed.
+
+        While the bus is away there is room, until the buffer is full.
+        """
+        while len(self._queue) >= _UNDER_WAY and not self._away:
+            self._moved.clear()
+            await self._moved.wait()
+
     async def run(self) -> None:
         """Publish what comes, for ever."""
         delay_s = 0.0
@@ -90,6 +102,8 @@ class Outbox:
                 if not delay_s:
                     log.warning("usage events wait for the bus", reason=error.reason)
                 delay_s = min(max(2 * delay_s, _RETRY_S), _RETRY_MAX_S)
+                self._away = True
+                self._moved.set()
                 await asyncio.sleep(delay_s)
                 continue
             except MalformedEvent as error:  # too large for the broker
@@ -101,6 +115,7 @@ class Outbox:
             if delay_s:
                 log.info("usage events flow again", waiting=len(self._queue))
                 delay_s = 0.0
+                self._away = False
             metrics.PUBLISHED.inc(waiting.entries)
             self._forget_first()
             if not self._queue and not self._gaps:
@@ -128,6 +143,7 @@ class Outbox:
 
     def _forget_first(self) -> None:
         self._size_bytes -= self._queue.popleft().size_bytes
+        self._moved.set()
         metrics.BUFFERED.set(self._size_bytes)
 
     def _next_gap(self) -> _Waiting:

@@ -1,10 +1,13 @@
 """`python -m tests.analytics.component NATS_URL DATABASE_URL FD_OR_PORT`: analytics as a process.
 
-Prints one line when routers can connect.
+Prints "ready" when routers can connect; SIGTERM ends it in good order.
 """
 
 import asyncio
+import signal
 import sys
+
+import uvloop
 
 from analytics.service import run
 from analytics.settings import AnalyticsSettings
@@ -20,8 +23,13 @@ async def main(nats_url: str, database_url: str, descriptor: int) -> None:
         JetStreamBus.connect(broker, name="analytics") as bus,
         open_totals(database_url) as store,
     ):
-        await run(settings, bus, store, ready=lambda: print("ready", flush=True))
+        service = asyncio.ensure_future(
+            run(settings, bus, store, ready=lambda: print("ready", flush=True))
+        )
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, service.cancel)
+        await asyncio.wait([service])
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))

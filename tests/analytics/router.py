@@ -1,7 +1,6 @@
 """An Envoy whose listener logs as ours does, with fixed routes, and requests through it."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -64,14 +63,6 @@ async def router(
     """An Envoy that logs to that Unix socket or local port."""
     async with envoy(_bootstrap(access_log, backend_port), concurrency=concurrency) as running:
         yield Router(running, await running.port("http"))
-
-
-def held_socket(path: Path) -> socket.socket:
-    """A listening Unix socket, as a supervisor holds it."""
-    held = socket.socket(socket.AF_UNIX)
-    held.bind(str(path))
-    held.listen(128)
-    return held
 
 
 def _bootstrap(access_log: Path | int, backend_port: int) -> dict[str, Any]:
