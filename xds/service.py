@@ -286,8 +286,8 @@ class Service:
                     if type_url == SCOPE_URL
                 }
                 self._applied(node, self._liveness.acknowledge(node, scopes))
-                for name, version in scopes.items():
-                    self._push(self._assembly.acknowledged(name, version), node=node)
+                for name, taken in scopes.items():
+                    self._push(self._assembly.acknowledged(name, taken), node=node)
             case _Rejected(node, type_url, name, version, reason):
                 log.warning("resource refused", node=node, type=type_url, name=name, reason=reason)
                 self._push(self._assembly.rejected(type_url, name, version, reason), node=node)

@@ -117,7 +117,7 @@ async def test_a_changed_upstream_is_live_and_a_broken_api_says_why(
                 "match": {
                     "method": "GET",
                     "path": {"value": "/x"},
-                    "headers": [{"name": "x-a", "value": "(?=look)", "type": "RegularExpression"}],
+                    "headers": [{"name": "x-a", "value": "a{1001}", "type": "RegularExpression"}],
                 }
             }
         ]
@@ -125,7 +125,7 @@ async def test_a_changed_upstream_is_live_and_a_broken_api_says_why(
         file.write_text(yaml.safe_dump(document))
         code, out, err = await running.cli("apply", "-f", str(file))
         assert code != 0
-        assert "invalid perl operator" in (out + err).lower() or "(?=" in out + err
+        assert "repetition" in out + err
         assert (await caller.get("/moving/x")).json()["path"] == "/two/x"
 
 
