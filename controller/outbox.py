@@ -86,8 +86,10 @@ class Relay:
         epoch = self._bus.epoch
         if self._told_all_in == epoch:
             return
-        await self._drain()  # what is newest in the outbox is then known on both sides
+        if self._done:
+            await self._forget()
         told = await reconcile(self._record, self._bus)
+        await self._drain()
         if self._bus.epoch != epoch:
             raise BusUnavailable("the broker lost its data meanwhile")
         await self._bus.publish(RecordPublished(apis=told.apis))

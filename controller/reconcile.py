@@ -15,7 +15,15 @@ from typing import Any, TypeVar
 import structlog
 from pydantic import ValidationError
 
-from bus.events import ApiKeyIssued, ApiKeyRevoked, ApiPublished, ApiRetired, Event
+from bus.errors import UnknownEvent
+from bus.events import (
+    ApiKeyIssued,
+    ApiKeyRevoked,
+    ApiPublished,
+    ApiRetired,
+    Event,
+    event_class,
+)
 from bus.resources.api_key import ApiKey
 from bus.subjects import Family, pattern
 from controller.model import StoredApi, StoredKey
@@ -24,6 +32,7 @@ from controller.ports import ControllerBus, Record, UnitOfWork
 log = structlog.get_logger()
 
 _AT_ONCE = 64  # events on their way to the broker
+_READ_AT_ONCE = 500  # rows of the outbox
 
 ApiEvent = ApiPublished | ApiRetired
 KeyEvent = ApiKeyIssued | ApiKeyRevoked
@@ -59,14 +68,23 @@ class Told:
 
 
 async def reconcile(record: Record, bus: ControllerBus) -> Reconciliation:
-    """Compare, adopt, publish. Raises BusUnavailable, StorageError."""
+    """Compare, adopt, publish. Raises BusUnavailable, StorageError.
+
+    What waits in the outbox is not published here: the relay does that, in order. Therefore the
+    outbox must hold nothing that the bus has already.
+    """
     told = await _told(bus)
     adopted = await _adopt(record, told, datetime.now(UTC))
     known: dict[object, int] = {}
     while True:
         apis, keys = await record.everything()
         rows: list[StoredApi | StoredKey] = [*apis, *keys]
-        behind = [row for row in rows if row.revision > known.get(_id(row), told.revision(row))]
+        waiting = await _waiting(record)  # read after the rows, so that none is missed
+        behind = [
+            row
+            for row in rows
+            if row.revision > known.get(_id(row), told.revision(row)) and _id(row) not in waiting
+        ]
         if not behind:
             live = sum(not api.retired for api in apis)
             return Reconciliation(live, len(known), adopted)
@@ -76,6 +94,27 @@ async def reconcile(record: Record, bus: ControllerBus) -> Reconciliation:
 
 def _id(row: StoredApi | StoredKey) -> object:
     return row.handle if isinstance(row, StoredApi) else row.identity
+
+
+async def _waiting(record: Record) -> set[object]:
+    found: set[object] = set()
+    seen: list[int] = []
+    while batch := await record.pending(_READ_AT_ONCE, seen):
+        seen.extend(one.number for one in batch)
+        for one in batch:
+            try:
+                event = event_class(one.kind).model_validate_json(one.body)
+            except (UnknownEvent, ValidationError):
+                continue  # the relay reports it
+            found.add(_of(event))
+    return found
+
+
+def _of(event: Event) -> object:
+    """What `event` is about, as `_id` names rows."""
+    if isinstance(event, ApiPublished | ApiRetired):
+        return event.key[-1]
+    return event.key[1:]
 
 
 async def _told(bus: ControllerBus) -> Told:
@@ -88,17 +127,11 @@ async def _told(bus: ControllerBus) -> Told:
         while left > 0:
             event = await anext(events)
             left -= 1
-            match event:
-                case ApiPublished(api=api):
-                    _keep_newer(apis, api.id, event)
-                case ApiRetired(api_id=handle):
-                    _keep_newer(apis, handle, event)
-                case ApiKeyIssued(api_key=key):
-                    _keep_newer(keys, (key.api_kind, key.api_id, key.name), event)
-                case ApiKeyRevoked(api_kind=kind, api_id=handle, name=name):
-                    _keep_newer(keys, (kind, handle, name), event)
-                case _:
-                    pass
+            if isinstance(event, ApiPublished | ApiRetired):
+                _keep_newer(apis, event.key[-1], event)
+            elif isinstance(event, ApiKeyIssued | ApiKeyRevoked):
+                kind, handle, name = event.key[1:]
+                _keep_newer(keys, (kind, handle, name), event)
     return Told(apis, keys)
 
 
