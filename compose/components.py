@@ -1,6 +1,7 @@
 """The composition root of the Python process: every component, or one, in one event loop.
 
-`python -m compose.components SETTINGS`: the file that the launcher wrote.
+`python -m compose.components SETTINGS DESCRIPTOR`: the file that the launcher wrote, and the
+socket of the access log, which the supervisor holds open.
 """
 
 import asyncio
@@ -283,10 +284,11 @@ def totals_url(settings: Settings, folder: DataFolder) -> str:
     return f"{scheme}{_ASYNCIO_DRIVERS.get(scheme, '')}://{rest}"
 
 
-def main(file: Path) -> int:
-    """Run every component with the settings of `file`."""
+def main(file: Path, access_log_fd: int) -> int:
+    """Run every component with the settings of `file`, on the access log's inherited socket."""
     try:
         settings = Settings.restore(json.loads(file.read_text(encoding="utf-8")))
+        settings = settings.with_values(access_log_fd=access_log_fd)
     except (OSError, ValueError, BadSettings) as error:
         sys.stderr.write(f"the settings of the launcher cannot be used: {error}\n")
         return _FAILED
@@ -294,4 +296,4 @@ def main(file: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

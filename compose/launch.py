@@ -35,7 +35,7 @@ from compose.servers import (
     version,
 )
 from compose.settings import Settings
-from compose.supervisor.plan import Child, Drain, Plan, Probe
+from compose.supervisor.plan import LISTEN, Child, Drain, Plan, Probe
 
 # -I -S: no site-packages; nothing but the standard library and compose.supervisor is imported
 _SUPERVISOR = (
@@ -185,8 +185,9 @@ def _children(
         )
     yield Child(
         name="components",
-        argv=(sys.executable, "-P", "-m", "compose.components", str(folder.settings_file)),
+        argv=(sys.executable, "-P", "-m", "compose.components", str(folder.settings_file), LISTEN),
         ready=Probe("file", str(folder.ready_file)),
+        listen=str(settings.analytics.access_log_socket),  # routers stay connected over a restart
         env={
             "MALLOC_ARENA_MAX": str(gateway.malloc_arenas),
             "PYTHONUNBUFFERED": "1",

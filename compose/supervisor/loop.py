@@ -110,8 +110,11 @@ class _Supervisor:
                 watched.state, watched.due = "waiting", now
                 watched.restarts += 1
             if watched.state == "waiting":
-                after, since = watched.child.after, watched.due or self._began
-                if after and now - since < watched.child.after_limit_s and not answers(after):
+                after = watched.child.after
+                patient = self._phase == "starting" or now - watched.due < (
+                    watched.child.after_limit_s
+                )
+                if after and patient and not answers(after):
                     continue
                 self._start(watched)
 
@@ -194,6 +197,7 @@ class _Supervisor:
                     self._drain(watched, asked)
                 self._stop(watched, asked)
             watched.state = "stopped"
+            watched.close()
 
     def _hurried(self, asked: int) -> bool:
         """Asked to stop once more: no patience."""

@@ -4,6 +4,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+LISTEN = "{listen}"
+"""The argument in whose place a child gets the descriptor of its `listen` socket."""
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:
@@ -30,7 +33,8 @@ class Child:
     ready: Probe
     env: dict[str, str]  # added to the environment, from which SIGNALBOX_* is taken away
     after: Probe | None = None  # do not start before this says yes ...
-    after_limit_s: float = 5.0  # ... but do start after so long: traffic first
+    after_limit_s: float = 5.0  # ... but once all was ready, start after so long: traffic first
+    listen: str | None = None  # Unix socket held open for it over restarts, see LISTEN
     orphan_signal: str = "SIGKILL"  # what the system sends it when the supervisor dies
     drain: Drain | None = None
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import pytest
 
 from compose.launch import Launch
 from compose.supervisor.bounded_log import BoundedLog
-from compose.supervisor.plan import Child, Plan, Probe
+from compose.supervisor.plan import LISTEN, Child, Plan, Probe
 
 _DEADLINE_S = 30.0
 _MARK = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); print('up', flush=True);"
@@ -249,13 +250,46 @@ def test_a_binary_that_is_not_there_is_told(tmp_path: Path) -> None:
         assert "/no/such/binary: No such file or directory" in running.said()
 
 
-def test_a_child_waits_for_what_it_needs_but_not_for_ever(tmp_path: Path) -> None:
-    never = Probe("unix", str(tmp_path / "never.sock"))
-    waits = worker(tmp_path, "waits", after=never, after_limit_s=0.5)
-    slow = worker(tmp_path, "slow", then="time.sleep(600)")
-    with supervised(tmp_path, slow, waits) as running:
+def test_a_child_waits_for_what_it_needs_but_not_for_ever_once_all_was_ready(
+    tmp_path: Path,
+) -> None:
+    needed = tmp_path / "needed"
+    waits = worker(tmp_path, "waits", after=Probe("file", str(needed)), after_limit_s=0.3)
+    with supervised(tmp_path, worker(tmp_path, "other"), waits) as running:
+        wait_for(lambda: running.state() and running.child("other")["state"] == "ready")
+        assert running.child("waits")["state"] == "waiting"
+        needed.touch()
         running.until("ready")
-        assert running.state()["ready_s"] >= 0.5
+        needed.unlink()
+        os.kill(running.child("waits")["pid"], signal.SIGKILL)
+        wait_for(lambda: running.child("waits")["restarts"] == 1)
+        wait_for(lambda: running.child("waits")["state"] == "ready")
+
+
+def test_a_socket_is_held_open_while_its_child_is_away(tmp_path: Path) -> None:
+    path = tmp_path / "held.sock"
+    serve = (
+        "import os, socket; s = socket.socket(fileno=int(sys.argv[2]));\n"
+        "while True:\n  c, _ = s.accept(); c.sendall(str(os.getpid()).encode()); c.close()"
+    )
+    child = worker(tmp_path, "serves", then=serve, listen=str(path))
+    child = dataclasses.replace(child, argv=(*child.argv, LISTEN))
+
+    def asked() -> int:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(_DEADLINE_S)
+            connection.connect(str(path))
+            return int(connection.recv(100))
+
+    with supervised(tmp_path, child, restart_pause_s=0.5) as running:
+        running.until("ready")
+        first = asked()
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: running.child("serves")["state"] == "pausing")
+        assert asked() != first  # connected while nobody was there, answered by the next one
+        running.process.terminate()
+        assert running.process.wait(_DEADLINE_S) == 0
+        assert not path.exists()
 
 
 def test_children_do_not_see_the_settings_of_the_gateway(
