@@ -62,6 +62,15 @@ class Client:
         """One resource. Raises NotFound."""
         return _object(await self.request("GET", f"/{collection}/{part(name)}"))
 
+    async def listed(
+        self, collection: str, list_key: str, query: Mapping[str, str | None] | None = None
+    ) -> list[Json]:
+        """All resources that meet the conditions of `query`."""
+        found: list[Json] = _object(await self.request("GET", f"/{collection}", query=query))[
+            list_key
+        ]
+        return found
+
     async def find(self, collection: str, name: str) -> Json | None:
         """One resource, None when there is none."""
         try:

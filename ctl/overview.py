@@ -141,5 +141,4 @@ async def health(connection: Connection, port: int | None) -> str:
 async def served(client: Client) -> Served:
     """What the management API says. Raises NotReachable, NotAllowed."""
     routers = (await client.request("GET", "/routers"))["routers"]
-    apis = (await client.request("GET", f"/{REST_API.collection}"))[REST_API.list_key]
-    return Served(routers, apis)
+    return Served(routers, await client.listed(REST_API.collection, REST_API.list_key))

@@ -1,7 +1,7 @@
 """What an `apply` would do: each document against what the gateway has, and what to prune."""
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -15,6 +15,8 @@ from ctl.output import as_yaml
 from ctl.turns import each
 
 Json = dict[str, Any]
+MANY = 20
+"""From so many documents on, one list is asked for instead of each resource."""
 
 
 class Action(StrEnum):
@@ -58,16 +60,29 @@ def revision_of(resource: Json) -> int:
 
 
 async def steps(
-    client: Client, documents: Iterable[Document], advance: Callable[[], None]
+    client: Client, documents: Sequence[Document], advance: Callable[[], None]
 ) -> list[Step]:
     """A step for each document, in their order. `advance` is called after each."""
+    listed = await _listed(client, documents) if len(documents) > MANY else None
 
     async def compare(document: Document) -> Step:
-        before = await client.find(document.kind.collection, document.name)
+        if listed is None:
+            before = await client.find(document.kind.collection, document.name)
+        else:
+            before = listed.get((document.kind.name, document.name))
         advance()
         return Step(_action(document, before), document.kind, document.name, before, document)
 
     return await each(documents, compare)
+
+
+async def _listed(client: Client, documents: Sequence[Document]) -> dict[tuple[str, str], Json]:
+    """All resources of the documents' kinds, by kind and name."""
+    return {
+        (kind.name, str(resource["metadata"]["name"])): resource
+        for kind in {document.kind.name: document.kind for document in documents}.values()
+        for resource in await client.listed(kind.collection, kind.list_key)
+    }
 
 
 async def superfluous(
@@ -80,10 +95,9 @@ async def superfluous(
     wanted = {(document.kind.name, document.name) for document in documents}
     found: list[Step] = []
     for kind in kinds.KINDS:
-        listed = await client.request("GET", f"/{kind.collection}")
         found.extend(
             Step(Action.DELETE, kind, name, before=resource)
-            for resource in listed[kind.list_key]
+            for resource in await client.listed(kind.collection, kind.list_key)
             if (kind.name, name := str(resource["metadata"]["name"])) not in wanted
             and selection.selected(resource, terms)
             and (applied_set is None or selection.applied_set(resource) == applied_set)

@@ -146,6 +146,8 @@ async def _carry_out(client: Client, step: Step, wait_s: float | None) -> Outcom
                 revision = step.revision
         if wait_s is None:
             return Outcome(step, revision)
+        if step.action is Action.KEEP and (known := _settled(step.before or {})) is not None:
+            return Outcome(step, revision, known, why_not_live(known, wait_s))
         return await wait(client, step, revision, wait_s)
     except NotFound as error:
         if step.action is Action.DELETE and step.before is not None:  # somebody was faster
@@ -155,6 +157,23 @@ async def _carry_out(client: Client, step: Step, wait_s: float | None) -> Outcom
         if error.status in (401, 403):
             raise
         return Outcome(step, error=_placed(error, step))
+
+
+def _settled(resource: Json) -> Json | None:
+    """What a liveness request would answer at once, as far as a resource tells."""
+    status = resource["status"]
+    live, total = status["routers"]["live"], status["routers"]["total"]
+    reason = status.get("reason")
+    if reason is None and not 0 < live == total:
+        return None
+    return {
+        "revision": status["revision"],
+        "state": status["state"],
+        "outcome": "live" if reason is None else "rejected",
+        "live": live,
+        "total": total,
+        "reason": reason,
+    }
 
 
 def _placed(error: Refused, step: Step) -> Refused:

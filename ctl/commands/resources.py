@@ -80,8 +80,8 @@ async def get(
         if names:
             found = [await client.get(wanted.collection, name) for name in names]
         else:
-            answer = await client.request("GET", f"/{wanted.collection}", query=query)
-            found = [one for one in answer[wanted.list_key] if selection.selected(one, terms)]
+            listed = await client.listed(wanted.collection, wanted.list_key, query)
+            found = [one for one in listed if selection.selected(one, terms)]
             found.sort(key=name_of)
     _show(wanted, found, output_format, single=len(names or ()) == 1)
 
