@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from xds.ads.protocol import Request, Response
+from xds.ads.protocol import SCOPE, Request, Response
 from xds.wire.messages import message_class
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
@@ -60,6 +60,22 @@ def encode(response: Response) -> bytes:
     for one in response.upserts:
         entry = message.resources.add(name=one.name, version=one.version)
         entry.resource.type_url = one.type_url
-        entry.resource.value = one.body
+        again = one.type_url == SCOPE and one.name in response.again
+        entry.resource.value = _retouched(one.body, response.nonce) if again else one.body
     body: bytes = message.SerializeToString()
+    return body
+
+
+def _retouched(scope: bytes, nonce: str) -> bytes:
+    """A scope that Envoy takes for a new one, though it says the same.
+
+    When Envoy 1.40.0 refuses a response it has already put the scopes before the culprit into its
+    own table, but gives none of them to its workers; sent again as they were, they would be
+    acknowledged as known and never be served.
+    """
+    message = message_class(SCOPE.rpartition("/")[2]).FromString(scope)
+    if message.HasField("route_configuration"):
+        metadata = message.route_configuration.metadata.filter_metadata
+        metadata["signalbox.sent-again"].update({"nonce": nonce})
+    body: bytes = message.SerializeToString(deterministic=True)
     return body

@@ -120,6 +120,7 @@ class Response:
     nonce: str
     upserts: tuple[Resource, ...] = ()
     removals: tuple[str, ...] = ()
+    again: frozenset[str] = frozenset()  # of the upserts, those that were in a refused response
     late: bool = False  # not answered in time: others no longer wait for it
     change: Change = NEVER  # the oldest publication it carries
     sent_s: float = 0.0
@@ -148,6 +149,7 @@ class Memory:
 
     quarantined: dict[Key, str] = field(default_factory=dict)  # the version it refused
     last_good: dict[Key, Resource] = field(default_factory=dict)  # in force when it refused
+    uncertain: set[Key] = field(default_factory=set)  # were in a response that it refused
 
 
 class RouterEvents(Protocol):

@@ -103,6 +103,8 @@ class Stream:
             clusters = self.subscriptions.get(CLUSTER)
             if resource.needs is None or clusters is None:
                 return before is None or change.sequence < before
+            if self._desired.of(resource.type_url).get(resource.name) is not resource:
+                return resource.needs <= clusters.in_force.keys()  # a last good version
             known = self._desired.of(CLUSTER)
             return all(name in clusters.in_force for name in resource.needs if name in known)
 
@@ -115,7 +117,7 @@ class Stream:
             return False
 
         return subscription.next_upserts(
-            may_add, self._nonce, self._pace.response_bytes
+            may_add, self._nonce, self._pace.response_bytes, may_greet=before is None
         ) or subscription.next_removals(may_remove, self._nonce)
 
     def _before(self, type_url: str) -> list[str]:
@@ -135,10 +137,9 @@ class Stream:
                 if self._desired.of(later):
                     return False  # a router that reconnects asks for one type after the other
                 continue
-            since = subscription.busy_since()
-            if since is not None and since <= change.sequence:
+            if type_url == CLUSTER and subscription.may_use(name, change.sequence):
                 return False
-            if type_url == CLUSTER and subscription.holds(name):
+            if type_url != CLUSTER and subscription.is_behind(change.sequence):
                 return False
         return True
 

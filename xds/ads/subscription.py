@@ -12,9 +12,9 @@ Rules, with where they come from (xDS = the protocol document, Envoy = seen with
 * Subscribing to a name again asks for it again, whatever was sent before. xDS: as above.
 * One response at a time: the next goes out when the last was answered. Envoy withholds the ACK of
   clusters until they are warm (names resolved, secrets there), so an answer means "usable".
-* Envoy applies the removals of a response that it refuses, and some of its clusters, but keeps the
-  old version of each scope. So removals travel alone, and after a NACK nothing of that response is
-  taken for granted until it was sent again.
+* Envoy applies the removals of a response that it refuses, and some of its clusters, but none of
+  its scopes. So removals travel alone, and after a NACK nothing of that response is taken for
+  granted until it was sent again (and see `xds.ads.codec` for how).
 * A refused response is halved until the guilty are alone; those named in the reason are tried
   alone at once. What is guilty is quarantined: that version is not sent again.
 """
@@ -63,7 +63,8 @@ class Subscription:
         self._wildcard = False
         self._names: set[str] = set()
         self._good: dict[str, Resource] = {}  # what `in_force` stands for, where we sent it
-        self._uncertain: set[str] = set()  # were in a refused response
+        self._stale: dict[str, int] = {}  # name -> the first publication the router has not got
+        self._newer: dict[str, int] = {}  # the same, not counting what is in flight
         self._in_flight: dict[str, int] = {}  # name -> responses with it that wait for an answer
         self._suspects: deque[_Part] = deque()
         self._suspects_waited = False  # fresh changes went before them
@@ -79,15 +80,29 @@ class Subscription:
             self._answer(request.nonce, request.error, outcome)
         if self._fresh:
             self._fresh = False
-            self.in_force.update(request.initial_versions)
             outcome.applied.update(
                 (self._key(name), version) for name, version in request.initial_versions.items()
             )
+            self._resume(request.initial_versions)
             self._subscribe(request.subscribe or (WILDCARD,), latest, anew=False)
         else:
             self._subscribe(request.subscribe, latest, anew=True)
         self._unsubscribe(request.unsubscribe)
         return outcome
+
+    def _resume(self, versions: Mapping[str, str]) -> None:
+        """Go on where another stream ended, perhaps one to a server that is no more."""
+        self.in_force.update(versions)
+        for name, version in versions.items():
+            target = self._target(name)
+            if target is not None and target.version == version:
+                self._good[name] = target
+        if versions:  # the router may have been told more, and refused it
+            self._memory.uncertain.update(
+                self._key(name)
+                for name in self._desired.keys() | versions.keys()
+                if name not in self._good
+            )
 
     def _subscribe(self, names: Iterable[str], latest: Change, *, anew: bool) -> None:
         for name in names:
@@ -98,8 +113,9 @@ class Subscription:
                 self._greet = not self.in_force
                 for known in self._desired:
                     self._want(known, latest)
-                for known in self.in_force.keys() - self._desired.keys():
-                    self.gone[known] = latest
+                tried = {name for kind, name in self._memory.uncertain if kind == self.type_url}
+                for known in (self.in_force.keys() | tried) - self._desired.keys():
+                    self._lose(known, latest)
             else:
                 self._names.add(name)
                 if anew:
@@ -107,7 +123,7 @@ class Subscription:
                 if name in self._desired:
                     self._want(name, latest)
                 else:
-                    self.gone[name] = latest
+                    self._lose(name, latest)
 
     def _want(self, name: str, change: Change) -> None:
         """Look at `name` when sending; behind all that waits already."""
@@ -115,6 +131,21 @@ class Subscription:
         self.changed.pop(name, None)
         if self._missing(name) is not None:
             self.changed[name] = change
+            self._fall_behind(name, change)
+        else:
+            self._stale.pop(name, None)
+
+    def _lose(self, name: str, change: Change) -> None:
+        """Say that `name` is not there, or not any more."""
+        self.changed.pop(name, None)
+        self.gone.pop(name, None)
+        self.gone[name] = change
+        self._fall_behind(name, change)
+
+    def _fall_behind(self, name: str, change: Change) -> None:
+        self._stale.setdefault(name, change.sequence)
+        if name in self._in_flight:
+            self._newer.setdefault(name, change.sequence)
 
     def _unsubscribe(self, names: Iterable[str]) -> None:
         for name in names:
@@ -129,6 +160,7 @@ class Subscription:
                     self.in_force.pop(name, None)
                     self.changed.pop(name, None)
                     self.gone.pop(name, None)
+                    self._stale.pop(name, None)
 
     def _subscribed(self, name: str) -> bool:
         return self._wildcard or name in self._names
@@ -151,14 +183,18 @@ class Subscription:
         """`name` is not to be any more."""
         self._memory.quarantined.pop(self._key(name), None)
         self._memory.last_good.pop(self._key(name), None)
-        self.changed.pop(name, None)
         if self._subscribed(name) and (self.may_have(name) or name in self._names):
-            self.gone.pop(name, None)
-            self.gone[name] = change
+            self._lose(name, change)
+        else:
+            self.changed.pop(name, None)
+            self._stale.pop(name, None)
 
     def may_have(self, name: str) -> bool:
         """Whether the router has, or is about to have, some version of `name`."""
-        return name in self.in_force or name in self._uncertain or name in self._in_flight
+        return name in self.in_force or self._is_unsettled(name)
+
+    def _is_unsettled(self, name: str) -> bool:
+        return name in self._in_flight or self._key(name) in self._memory.uncertain
 
     def _target(self, name: str) -> Resource | None:
         """The version the router is to have: the last good one where it refused the newest."""
@@ -177,8 +213,7 @@ class Subscription:
         target = self._target(name)
         if target is None:
             return None
-        unsettled = name in self._uncertain or name in self._in_flight
-        has = self.in_force.get(name) == target.version and not unsettled
+        has = self.in_force.get(name) == target.version and not self._is_unsettled(name)
         return None if has else target
 
     # What goes out
@@ -189,24 +224,35 @@ class Subscription:
         return bool(self.changed or self.gone or self._suspects or self._greet)
 
     def next_upserts(
-        self, may_go: Callable[[Resource, Change], bool], nonce: Callable[[], str], limit: int
+        self,
+        may_go: Callable[[Resource, Change], bool],
+        nonce: Callable[[], str],
+        limit_bytes: int,
+        *,
+        may_greet: bool = True,
     ) -> Response | None:
-        """The next response with additions, if there is one; `limit` is in bytes."""
+        """The next response with additions, if there is one.
+
+        `may_greet`: nothing that could let a resource go is on its way, so a router that waits
+        for its first answer is told that there is nothing.
+        """
         if self.outstanding is not None:
             return None
         suspects_first = self._suspects_waited or not self.changed
         ways = (self._fresh_ones, self._next_suspects)
         for way in reversed(ways) if suspects_first else ways:
-            part = way(may_go, limit)
+            part = way(may_go, limit_bytes)
             if part is not None:
                 self._suspects_waited = way != self._next_suspects and bool(self._suspects)
                 return self._send(part, nonce)
-        if self._greet and not self.changed:
+        if self._greet and may_greet:
             return self._send(_Part((), NEVER), nonce)
         return None
 
-    def _fresh_ones(self, may_go: Callable[[Resource, Change], bool], limit: int) -> _Part | None:
-        """What has changed and may go, up to `limit` bytes."""
+    def _fresh_ones(
+        self, may_go: Callable[[Resource, Change], bool], limit_bytes: int
+    ) -> _Part | None:
+        """What has changed and may go, up to a size."""
         chosen: list[Resource] = []
         oldest: Change | None = None
         size = 0
@@ -216,7 +262,7 @@ class Subscription:
                 del self.changed[name]
             elif may_go(resource, change):
                 size += len(resource.body)
-                if chosen and size > limit:
+                if chosen and size > limit_bytes:
                     break
                 del self.changed[name]
                 chosen.append(resource)
@@ -226,7 +272,7 @@ class Subscription:
     def _next_suspects(
         self,
         may_go: Callable[[Resource, Change], bool],
-        limit: int,  # noqa: ARG002 - a part is never larger than the response it comes from
+        limit_bytes: int,  # noqa: ARG002 - a part is never larger than the response it comes from
     ) -> _Part | None:
         """The next part of a refused response, without what has been replaced meanwhile."""
         for _ in range(len(self._suspects)):
@@ -262,8 +308,13 @@ class Subscription:
 
     def _send(self, part: _Part, nonce: Callable[[], str]) -> Response:
         self._greet = False
+        again = (one.name for one in part.resources if one.key in self._memory.uncertain)
         self.outstanding = Response(
-            self.type_url, nonce(), upserts=part.resources, change=part.change
+            self.type_url,
+            nonce(),
+            upserts=part.resources,
+            again=frozenset(again),
+            change=part.change,
         )
         self._fly(self.outstanding)
         return self.outstanding
@@ -271,6 +322,7 @@ class Subscription:
     def _fly(self, response: Response) -> None:
         for name in _names(response):
             self._in_flight[name] = self._in_flight.get(name, 0) + 1
+            self._newer.pop(name, None)
 
     def _land(self, response: Response) -> None:
         for name in _names(response):
@@ -294,23 +346,23 @@ class Subscription:
             waiting.append(self.outstanding.change.sequence)
         return min(waiting, default=None)
 
-    def busy_since(self) -> int | None:
-        """The oldest publication of which anything is still to be sent or answered."""
-        waiting = [part.change.sequence for part in self._suspects]
-        for changes in (self.changed, self.gone):
-            waiting += (change.sequence for change in islice(changes.values(), 1))
-        for response in (self.outstanding, *self.late.values()):
-            if response is not None and _names(response):
-                waiting.append(response.change.sequence)
-        return min(waiting, default=None)
+    def is_behind(self, sequence: int) -> bool:
+        """Whether the router lacks anything of this type up to publication `sequence`."""
+        return any(since <= sequence for since in self._stale.values())
 
-    def holds(self, cluster: str) -> bool:
-        """Whether a last good version that is still served may route to `cluster`."""
-        for (type_url, name), resource in self._memory.last_good.items():
-            in_use = type_url == self.type_url and name in self.in_force
-            if in_use and (resource.needs is None or cluster in resource.needs):
-                return True
-        return False
+    def may_use(self, cluster: str, sequence: int) -> bool:
+        """Whether the router may route to `cluster`, which went with publication `sequence`."""
+        quarantined = (name for kind, name in self._memory.quarantined if kind == self.type_url)
+        stale = (name for name, since in self._stale.items() if since <= sequence)
+        return any(self._may_route(name, cluster) for name in (*stale, *quarantined))
+
+    def _may_route(self, name: str, cluster: str) -> bool:
+        if self._is_unsettled(name):
+            return True
+        if name not in self.in_force:
+            return False
+        known = self._good.get(name)
+        return known is None or known.needs is None or cluster in known.needs
 
     # Answers
 
@@ -329,38 +381,48 @@ class Subscription:
 
     def _acknowledged(self, response: Response, outcome: Outcome) -> None:
         for resource in response.upserts:
-            name = resource.name
-            self.in_force[name] = resource.version
-            self._good[name] = resource
-            self._uncertain.discard(name)
+            self.in_force[resource.name] = resource.version
+            self._good[resource.name] = resource
             outcome.applied[resource.key] = resource.version
         for name in response.removals:
             self.in_force.pop(name, None)
             self._good.pop(name, None)
-            self._uncertain.discard(name)
             outcome.applied[self._key(name)] = None
+        for name in _names(response):
+            self._memory.uncertain.discard(self._key(name))
+            self._settle(name)
+
+    def _settle(self, name: str) -> None:
+        """The router has what it was sent, or keeps what it had: only what came later counts."""
+        if name in self._in_flight:
+            return
+        newer = self._newer.pop(name, None)
+        if newer is not None:
+            self._stale[name] = newer
+        else:
+            self._stale.pop(name, None)
 
     def _refused(self, response: Response, error: str, outcome: Outcome) -> None:
         if len(response.upserts) == 1:
             self._quarantine(response.upserts[0], error, outcome)
             return
-        self._uncertain.update(one.name for one in response.upserts)
+        self._memory.uncertain.update(one.key for one in response.upserts)
         self._suspects.extendleft(
             _Part(part, response.change)
             for part in reversed(tuple(_parts(response.upserts, error)))
         )
 
     def _quarantine(self, resource: Resource, error: str, outcome: Outcome) -> None:
+        """Refused alone: the router keeps what it had."""
         name, key = resource.name, resource.key
-        self._uncertain.discard(name)
+        self._memory.uncertain.discard(key)
         outcome.rejected.append(Rejection(resource, error))
-        wanted = self._desired.get(name)
-        if wanted is None or wanted.version != resource.version:
-            return  # replaced meanwhile
-        self._memory.quarantined[key] = resource.version
-        good = self._good.get(name)
-        if good is not None and self.in_force.get(name) == good.version:
-            self._memory.last_good[key] = good
+        if self._is_wanted(resource):
+            self._memory.quarantined[key] = resource.version
+            good = self._good.get(name)
+            if good is not None and self.in_force.get(name) == good.version:
+                self._memory.last_good[key] = good
+        self._settle(name)
 
 
 def _names(response: Response) -> tuple[str, ...]:

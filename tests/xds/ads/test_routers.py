@@ -1,6 +1,5 @@
 """What real Envoys do with what the server tells them."""
 
-
 from tests.servers.http_backend import Answer, http_backend
 from tests.xds.ads.routers import (
     Recorded,
