@@ -2,6 +2,8 @@
 
 import asyncio
 import inspect
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +13,7 @@ import nats.errors
 import nats.js.errors
 import pytest
 from nats.js import JetStreamContext
+from prometheus_client import REGISTRY
 
 from bus.errors import BusError, BusUnavailable, MalformedEvent
 from bus.events import ApiRetired, DeadLettered
@@ -352,6 +355,71 @@ async def test_publishing_to_a_dead_broker_fails_after_the_time_that_was_set():
         with pytest.raises(BusUnavailable):
             await bus.publish(retired("a"))
         assert time.monotonic() - since >= 0.3
+
+
+async def test_a_broker_that_hangs_is_left_and_found_again():
+    settings = {"nats_ping_interval_s": 0.3, "follow_heartbeat_s": 0.3, "publish_timeout_s": 0.5}
+    async with (
+        nats_server() as server,
+        connect(server, **settings) as bus,
+        bus.follow(STATE) as feed,
+    ):
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(BusUnavailable):
+                await bus.publish(retired("never"))
+            async with asyncio.timeout(PATIENCE_S):
+                while bus.connected:
+                    await asyncio.sleep(0.01)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                try:
+                    await bus.publish(retired("again"))
+                except BusUnavailable:
+                    continue
+                break
+        async with asyncio.timeout(PATIENCE_S):
+            async for event in feed:
+                if event == retired("again"):
+                    break
+        assert bus.epoch == 0
+
+
+async def test_what_happens_is_counted():
+    def value(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(f"signalbox_bus_{name}", labels) or 0
+
+    async with (
+        nats_server() as server,
+        connect(server, "counted") as bus,
+        connect(server, "counting", publish_timeout_s=0.1) as hasty,
+    ):
+        kind = "rest-api.retired"
+        published, failed = (
+            value("published_total", kind=kind),
+            value("publish_failures_total", kind=kind),
+        )
+        assert value("connected", component="counted") == 1
+        await bus.publish(retired("a"))
+        assert value("published_total", kind=kind) == published + 1
+        async with bus.share("giving up", STATE) as work:
+            await (await receive(work)).dead_letter("why not")
+        assert value("dead_lettered_total", consumer="giving up") == 1
+        async with bus.follow(STATE) as feed:
+            await take(feed, 1)
+            assert value("follower_pending_events", component="counted", stream="sbx-state") == 0
+            await server.kill()
+            with pytest.raises(BusUnavailable):
+                await hasty.publish(retired("b"))
+            assert value("publish_failures_total", kind=kind) == failed + 1
+            await server.start()
+            await bus.publish(retired("c"))
+            await take(feed, 1)
+        assert value("reconnects_total", component="counted") == 1
+        assert value("lost_state_total", component="counted") == 1
+        assert value("feed_restarts_total", component="counted") >= 1
 
 
 async def test_an_event_too_large_for_the_broker_is_refused_at_once_and_the_bus_lives():
