@@ -57,24 +57,21 @@ _STYLES = {
 
 
 def say(text: str = "") -> None:
-    """Print a line of the result."""
-    typer.echo(text)
+    """Print a line of the result, at once."""
+    print(text, flush=True)
 
 
 def note(text: str) -> None:
     """Print a line for the user, beside the result."""
-    typer.echo(text, err=True)
+    print(text, file=sys.stderr, flush=True)
 
 
 def complain(error: CtlError) -> None:
     """Print what went wrong."""
-    typer.secho(f"signalbox: {error.message}", err=True, fg=_colour(typer.colors.RED))
+    text = f"signalbox: {error.message}"
+    note(typer.style(text, fg=typer.colors.RED) if colourful(sys.stderr.isatty()) else text)
     for detail in error.details:
         note(f"  {detail}")
-
-
-def _colour(colour: str) -> str | None:
-    return colour if colourful(sys.stderr.isatty()) else None
 
 
 def colourful(terminal: bool) -> bool:

@@ -20,6 +20,12 @@ def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn  # noqa: PLC0415
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(what, *columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(
+        what,
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # lines go above the bar; a file gets its own
+    ) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)

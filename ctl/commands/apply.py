@@ -198,7 +198,7 @@ def _show_differences(steps: "Sequence[Step]", form: Format) -> None:
 def _say_difference(line: str) -> None:
     colours = {"+": typer.colors.GREEN, "-": typer.colors.RED, "@": typer.colors.CYAN}
     wanted = colours.get(line[:1]) if output.colourful(sys.stdout.isatty()) else None
-    typer.secho(line, fg=wanted)
+    output.say(typer.style(line, fg=wanted) if wanted else line)
 
 
 def _confirm(extra: "Sequence[Step]", *, from_stdin: bool) -> None:

@@ -145,3 +145,9 @@ async def test_a_policy_is_shown_in_full(tmp_path: Path) -> None:
     assert "runs in Envoy" in result.out
     missing = await cli.run("policies", "nothing", env=env)
     assert missing.code == 4
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    shell = f"{cli.SIGNALBOX} asyncapi | head -c 10"
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
