@@ -9,6 +9,8 @@ Rules, with where they come from (xDS = the protocol document, Envoy = seen with
 * A subscription is always answered: a name that does not exist is said to be removed, and a
   router that has nothing and is to have nothing gets an empty response. xDS:
   https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#knowing-when-a-requested-resource-does-not-exist
+* Only of a secret that does not exist yet nothing is said: Envoy would take that for the answer and
+  call the cluster warm that waits for it.
 * Subscribing to a name again asks for it again, whatever was sent before. xDS: as above.
 * One response at a time: the next goes out when the last was answered. Envoy withholds the ACK of
   clusters until they are warm (names resolved, secrets there), so an answer means "usable".
@@ -27,6 +29,7 @@ from typing import NamedTuple
 
 from xds.ads.protocol import (
     NEVER,
+    SECRET,
     WILDCARD,
     Change,
     Key,
@@ -70,6 +73,7 @@ class Subscription:
         self._suspects_waited = False  # fresh changes went before them
         self._greet = False  # owes an answer even if there is nothing to say
         self._fresh = True
+        self._resumed = False  # another stream came before, perhaps from a server that is no more
 
     # What the router says
 
@@ -91,18 +95,13 @@ class Subscription:
         return outcome
 
     def _resume(self, versions: Mapping[str, str]) -> None:
-        """Go on where another stream ended, perhaps one to a server that is no more."""
+        """Go on where another stream ended."""
+        self._resumed = bool(versions)
         self.in_force.update(versions)
         for name, version in versions.items():
             target = self._target(name)
             if target is not None and target.version == version:
                 self._good[name] = target
-        if versions:  # the router may have been told more, and refused it
-            self._memory.uncertain.update(
-                self._key(name)
-                for name in self._desired.keys() | versions.keys()
-                if name not in self._good
-            )
 
     def _subscribe(self, names: Iterable[str], latest: Change, *, anew: bool) -> None:
         for name in names:
@@ -122,7 +121,7 @@ class Subscription:
                     self.in_force.pop(name, None)
                 if name in self._desired:
                     self._want(name, latest)
-                else:
+                elif self.type_url != SECRET or self.may_have(name):
                     self._lose(name, latest)
 
     def _want(self, name: str, change: Change) -> None:
@@ -134,6 +133,9 @@ class Subscription:
             self._fall_behind(name, change)
         else:
             self._stale.pop(name, None)
+            target = self._target(name)
+            if target is not None:
+                self._good[name] = target
 
     def _lose(self, name: str, change: Change) -> None:
         """Say that `name` is not there, or not any more."""
@@ -183,7 +185,8 @@ class Subscription:
         """`name` is not to be any more."""
         self._memory.quarantined.pop(self._key(name), None)
         self._memory.last_good.pop(self._key(name), None)
-        if self._subscribed(name) and (self.may_have(name) or name in self._names):
+        asked = name in self._names and self.type_url != SECRET
+        if self._subscribed(name) and (self.may_have(name) or asked):
             self._lose(name, change)
         else:
             self.changed.pop(name, None)
@@ -308,7 +311,7 @@ class Subscription:
 
     def _send(self, part: _Part, nonce: Callable[[], str]) -> Response:
         self._greet = False
-        again = (one.name for one in part.resources if one.key in self._memory.uncertain)
+        again = (one.name for one in part.resources if self._may_have_been_refused(one))
         self.outstanding = Response(
             self.type_url,
             nonce(),
@@ -318,6 +321,11 @@ class Subscription:
         )
         self._fly(self.outstanding)
         return self.outstanding
+
+    def _may_have_been_refused(self, resource: Resource) -> bool:
+        """In company; on another stream, too."""
+        unheard = self._resumed and resource.name not in self._good
+        return unheard or resource.key in self._memory.uncertain
 
     def _fly(self, response: Response) -> None:
         for name in _names(response):
