@@ -193,7 +193,9 @@ async def _adopt(record: Record, told: Told, now: datetime) -> int:
 def _differs(row: StoredApi | StoredKey | None, event: ApiEvent | KeyEvent) -> bool:
     if row is None or row.revision < event.revision:
         return True
-    return row.revision == event.revision and _event(row) not in (event, None)
+    ours = _event(row) if row.revision == event.revision else None
+    address = {"org": event.org, "gateway": event.gateway}  # not what the row is about
+    return ours is not None and ours.model_copy(update=address) != event
 
 
 def _adopt_apis(unit: UnitOfWork, events: Mapping[str, ApiEvent], now: datetime) -> None:

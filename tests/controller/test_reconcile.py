@@ -51,6 +51,15 @@ async def test_nothing_is_told_when_both_agree(record: Record, bus: MemoryBus) -
     assert not await record.pending(10)
 
 
+async def test_the_address_of_a_gateway_is_no_difference(record: Record, bus: MemoryBus) -> None:
+    address = {"org": "acme", "gateway": "edge"}
+    for row in (api("a"), key("a")):
+        await told_long_ago(record, row)
+        await bus.publish(row.event().model_copy(update=address))
+    done = await agree(record, bus)
+    assert (done.published, done.adopted) == (0, 0)
+
+
 async def test_an_empty_record_takes_everything_over(record: Record, bus: MemoryBus) -> None:
     rows = [
         api("a", policies=[{"name": "cors", "params": {"x": None}}]),
