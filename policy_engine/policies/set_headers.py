@@ -28,7 +28,8 @@ class HeaderSettings(Parameters):
 class SetHeaders(Policy):
     """Sets headers on the request to the upstream and on the response to the caller.
 
-    A header that is already there is replaced, all of its values.
+    A header that is already there is replaced, all of its values. Responses are those of the
+    upstream and refusals of the gateway alike.
     """
 
     name: ClassVar[str] = "set-headers"

@@ -18,6 +18,7 @@ from policy_engine.policy import (
     compile_chain,
     typed,
 )
+from tests.policy_engine.attached import LOCAL_REPLY
 from tests.servers.envoy import Envoy, envoy
 from tests.servers.http_backend import HttpBackend, http_backend
 
@@ -37,7 +38,7 @@ class Api:
     operations: Mapping[str, tuple[Policy, ...]] = field(default_factory=lambda: {"/": ()})
     credentials: tuple[Credential, ...] = ()
     key_issuer: str | None = None
-    local_reply: Document | None = None
+    local_reply: Document | None = field(default_factory=lambda: LOCAL_REPLY)
     timeout: str = "15s"
 
     def scope(self, level: Level) -> Scope:

@@ -1,0 +1,41 @@
+"""Short words for tests that attach policies."""
+
+from hashlib import sha256
+from typing import Any
+
+from bus.resources.rest_api import PolicyRef
+from policy_engine.catalogue import load
+from policy_engine.policy import Credential, Document, Policy
+from policy_engine.refusals import local_reply_config
+
+CATALOGUE = load(())
+LOCAL_REPLY: Document = local_reply_config(CATALOGUE.refusals())
+
+UNAUTHORIZED = {"error": "Unauthorized", "message": "Valid API key required"}
+TOO_MANY = {
+    "error": "Too Many Requests",
+    "message": "Rate limit exceeded. Please try again later.",
+}
+
+
+def policy(name: str, /, **params: Any) -> Policy:
+    """The policy of that name with these parameters."""
+    return CATALOGUE.parse(PolicyRef(name=name, params=params))
+
+
+def key_policy(key: str = "API-Key", where: str = "header", **params: Any) -> Policy:
+    """api-key-auth."""
+    return policy("api-key-auth", **{"key": key, "in": where, **params})
+
+
+def limit(requests: int, duration: str = "1h") -> Policy:
+    """basic-ratelimit with one limit."""
+    return policy("basic-ratelimit", limits=[{"requests": requests, "duration": duration}])
+
+
+def credential(
+    key: str | bytes, application: str = "Shop", issuer: str | None = None
+) -> Credential:
+    """What the gateway knows of a key."""
+    content = key.encode() if isinstance(key, str) else key
+    return Credential(sha256(content).hexdigest(), application, issuer)
