@@ -5,7 +5,7 @@ import sys
 import typer
 
 from ctl import lifecycle
-from ctl.commands import apply, catalogue, events, imports, keys, resources, status
+from ctl.commands import apply, catalogue, events, imports, keys, resources, status, usage
 from ctl.errors import CtlError, ExitCode
 from ctl.output import complain
 from ctl.sections import WIDTH, Sections
@@ -39,7 +39,7 @@ def application() -> typer.Typer:
     )
     app.callback()(_root)
     lifecycle.register(app)
-    for group in (apply, resources, keys, imports, status, events, catalogue):
+    for group in (apply, resources, keys, imports, status, usage, events, catalogue):
         group.register(app)
     return app
 
