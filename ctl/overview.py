@@ -12,6 +12,8 @@ from ctl.kinds import REST_API
 
 Json = dict[str, Any]
 _HEALTH_TIMEOUT_S = 5.0
+PORTS = ("http", "https", "management", "admin", "metrics", "engine_admin", "envoy_admin", "nats")
+"""The ports that people use, by setting `<name>_port`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,13 @@ class Served:
             and api["status"]["routers"]["live"] < max(1, len(self.routers))
         ]
 
+    def current_on(self, router: Json) -> int:
+        """How many APIs this router has in their last revision."""
+        return sum(
+            router["revisions"].get(api["metadata"]["name"], 0) >= api["status"]["revision"]
+            for api in self.apis
+        )
+
     @property
     def well(self) -> bool:
         """Whether there is a router and everything is live."""
@@ -67,7 +76,13 @@ class Served:
         states = [api["status"]["state"] for api in self.apis]
         return {
             "routers": [
-                {**router, "revisions": len(router["revisions"])} for router in self.routers
+                {
+                    "node": router["node"],
+                    "version": router["version"],
+                    "connected": router["connected"],
+                    "apis": self.current_on(router),
+                }
+                for router in self.routers
             ],
             "apis": {
                 "total": len(self.apis),
@@ -100,25 +115,21 @@ def local(connection: Connection) -> Local | None:
         state = json.loads(folder.state_file.read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    found = [(name, getattr(settings, table)) for table in sections() for name in _ports(table)]
+    components = [getattr(settings, table) for table in sections()]
+    ports = {
+        name: int(getattr(one, f"{name}_port"))
+        for name in PORTS
+        for one in components
+        if f"{name}_port" in type(one).model_fields
+    }
     pid = folder.holder()
     return Local(
         pid=pid,
         phase=str(state.get("phase", "unknown")) if pid else "down",
         tier=settings.gateway.tier,
-        ports={name.removesuffix("_port"): getattr(one, name) for name, one in found},
+        ports=ports,
         processes=state.get("children", []) if pid else [],
     )
-
-
-def _ports(table: str) -> list[str]:
-    """The fields of a component's settings that are ports which people use."""
-    return {
-        "xds": ["http_port", "https_port"],
-        "controller": ["management_port", "admin_port", "metrics_port"],
-        "policy_engine": ["engine_admin_port"],
-        "gateway": ["envoy_admin_port", "nats_port"],
-    }.get(table, [])
 
 
 async def health(connection: Connection, port: int | None) -> str:

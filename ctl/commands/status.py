@@ -90,13 +90,13 @@ def _show_served(served: "Served") -> None:
     output.say()
     if served.routers:
         output.table(
-            ("ROUTER", "ENVOY", "STATE", "APIS"),
+            ("ROUTER", "ENVOY", "STATE", "LIVE"),
             (
                 (
                     str(one["node"]),
                     str(one["version"] or "-"),
                     "connected" if one["connected"] else "disconnected",
-                    str(len(one["revisions"])),
+                    f"{served.current_on(one)}/{len(served.apis)}",
                 )
                 for one in served.routers
             ),

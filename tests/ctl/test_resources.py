@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,9 @@ import pytest_asyncio
 import yaml
 
 from bus.events import ApiPublished
+from compose.data_folder import DataFolder
+from compose.settings import Settings
+from ctl.overview import PORTS
 from tests.ctl import cli
 from tests.ctl.resources import rest_api
 from tests.ctl.running import Router, Running, running
@@ -235,7 +240,7 @@ async def test_status_is_well_when_everything_is_live(gateway: Running) -> None:
     result = await gateway.cli("status")
     assert (result.code, result.err) == (0, "")
     assert f"management  {gateway.url}" in result.out
-    assert "router-1  1.40.0  connected     2" in result.out
+    assert "router-1  1.40.0  connected   2/2" in result.out
     assert "2 APIs: 2 deployed, 0 undeployed; 2 live on all routers" in result.out
 
 
@@ -250,8 +255,35 @@ async def test_status_names_what_is_refused(gateway: Running) -> None:
         {"name": "broken", "revision": 1, "reason": "Envoy's own words"}
     ]
     assert found["routers"] == [
-        {"node": "router-1", "version": "1.40.0", "connected": True, "revisions": 2}
+        {"node": "router-1", "version": "1.40.0", "connected": True, "apis": 2}
     ]
+
+
+async def test_status_shows_the_processes_of_this_machine(gateway: Running) -> None:
+    folder = DataFolder(gateway.folder)
+    folder.create()
+    settings = Settings().with_values(tier="basic", admin_port=gateway.ports.admin, http_port=8081)
+    folder.settings_file.write_text(json.dumps(settings.dump()))
+    child = {"name": "envoy", "pid": 7, "state": "ready", "restarts": 2, "last_exit": "signal 9"}
+    folder.state_file.write_text(json.dumps({"phase": "ready", "children": [child]}))
+    down = await gateway.cli("status")
+    assert "gateway     down, tier basic\n" in down.out
+    lock = folder.lock()
+    try:
+        result = await gateway.cli("status")
+        as_json = json.loads((await gateway.cli("status", "-o", "json")).out)
+        elsewhere = await gateway.cli(
+            "status", "--url", gateway.url.replace("127.0.0.1", "localhost")
+        )
+    finally:
+        os.close(lock)
+    assert result.code == 0, result.err
+    assert f"management  {gateway.url}, healthy\n" in result.out
+    assert f"gateway     ready, tier basic, pid {os.getpid()}\n" in result.out
+    assert f"http 8081, https 8443, management 9090, admin {gateway.ports.admin}" in result.out
+    assert re.search(r"^envoy +7  ready +2  signal 9$", result.out, re.MULTILINE)
+    assert set(as_json["local"]["ports"]) == set(PORTS)
+    assert "tier" not in elsewhere.out
 
 
 async def test_status_is_not_well_without_a_router(tmp_path: Path) -> None:
