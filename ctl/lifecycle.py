@@ -97,6 +97,11 @@ def down(
     """Stop the gateway of the data folder, and wait until it is gone.
 
     Requests in flight are answered first (setting drain_timeout_s).
+
+    \b
+    Examples:
+      signalbox down
+      signalbox down --data /srv/gateway --timeout 10
     """
     with _told():
         from compose.running import stop  # noqa: PLC0415
@@ -118,7 +123,13 @@ def logs(
         int, typer.Option("--lines", "-n", min=0, metavar="N", help="Begin with the last N lines.")
     ] = 100,
 ) -> None:
-    """Show the logs of the gateway's processes, one or all together."""
+    """Show the logs of the gateway's processes, one or all together.
+
+    \b
+    Examples:
+      signalbox logs --follow
+      signalbox logs envoy --lines 20
+    """
     with _told():
         from compose.log_reading import follow_lines, last_lines, log_files  # noqa: PLC0415
 
@@ -180,6 +191,11 @@ def doctor(
     """Check whether a gateway can run here, and whether the one that runs is well.
 
     Each line says ok or failed, and what to do. The exit code is 0 when all is well.
+
+    \b
+    Examples:
+      signalbox doctor
+      signalbox doctor --tier basic --config gateway.toml
     """
     with _told():
         from compose.diagnosis import findings  # noqa: PLC0415
