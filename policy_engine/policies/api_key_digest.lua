@@ -83,6 +83,9 @@ local function key_in(value)
 end
 
 local function decoded(text)
+  if not find(text, "[%%+]") then
+    return text
+  end
   text = text:gsub("+", " ")
   return (text:gsub("%%(%x%x)", function(hex)
     return char(tonumber(hex, 16))

@@ -65,8 +65,8 @@ async def wrk(
         requests_per_s=float(find(r"Requests/sec:\s+([\d.]+)")),
         failures=int(find(r"Non-2xx or 3xx responses: (\d+)"))
         + (sum(map(int, broken.groups())) if broken else 0),
-        p50_ms=_ms(find(r"50%\s+(\S+)", "0ms")),
-        p99_ms=_ms(find(r"99%\s+(\S+)", "0ms")),
+        p50_ms=_ms(find(r"\s50%\s+(\S+)", "0ms")),
+        p99_ms=_ms(find(r"\s99%\s+(\S+)", "0ms")),
     )
 
 
