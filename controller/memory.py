@@ -16,6 +16,7 @@ class MemoryUnit:
     def __init__(self, record: "MemoryRecord") -> None:
         self._record = record
         self.apis: dict[str, StoredApi] = {}
+        self._names: dict[tuple[str, str], str] = {}  # of what is written here
         self.written_keys: dict[tuple[str, str, str], StoredKey] = {}
         self.events: list[Event] = []
 
@@ -25,15 +26,20 @@ class MemoryUnit:
 
     def named(self, display_name: str, version: str) -> str | None:
         """See UnitOfWork."""
-        for api in self.apis.values():
-            if not api.retired and (api.display_name, api.version) == (display_name, version):
-                return api.handle
+        handle = self._names.get((display_name, version))
+        if handle is not None:
+            return handle
         handle = self._record.names.get((display_name, version))
         return None if handle in self.apis else handle
 
     def put_api(self, api: StoredApi) -> None:
         """See UnitOfWork."""
+        before = self.apis.get(api.handle)
+        if before is not None and not before.retired:
+            self._names.pop((before.display_name, before.version), None)
         self.apis[api.handle] = api
+        if not api.retired:
+            self._names[api.display_name, api.version] = api.handle
 
     def keys(self, handle: str) -> tuple[StoredKey, ...]:
         """See UnitOfWork."""

@@ -7,7 +7,7 @@
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -165,11 +165,13 @@ async def _adopt(record: Record, told: Told, now: datetime) -> int:
     rows = {api.handle: api for api in apis}
     key_rows = {key.identity: key for key in keys}
     newer_apis = {
-        handle: event for handle, event in told.apis.items() if _differs(rows.get(handle), event)
+        handle: event
+        async for handle, event in _in_turns(told.apis)
+        if _differs(rows.get(handle), event)
     }
     newer_keys = {
         identity: event
-        for identity, event in told.keys.items()
+        async for identity, event in _in_turns(told.keys)
         if _differs(key_rows.get(identity), event)
     }
     if not newer_apis and not newer_keys:
@@ -188,6 +190,14 @@ async def _adopt(record: Record, told: Told, now: datetime) -> int:
         return len(newer_apis) + len(newer_keys)
 
     return await record.change(work)
+
+
+async def _in_turns(events: Mapping[_Key, _Event]) -> AsyncIterator[tuple[_Key, _Event]]:
+    """All of `events`; others have a turn between some."""
+    for number, item in enumerate(events.items()):
+        if number % _AT_ONCE == 0:
+            await asyncio.sleep(0)
+        yield item
 
 
 def _differs(row: StoredApi | StoredKey | None, event: ApiEvent | KeyEvent) -> bool:

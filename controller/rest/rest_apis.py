@@ -1,5 +1,6 @@
 """`/rest-apis`: REST APIs, and what the routers made of them."""
 
+import asyncio
 from time import monotonic
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,8 @@ from controller.rest.answers import answer, moment, offered, resource, tag
 from controller.rest.openapi import errors, extra, listing, shown
 from controller.rest.requests import body, if_revision
 from controller.status import Deployments, Standing
+
+_RENDERED_AT_ONCE = 50  # rows of a listing before others have their turn
 
 may_write = require("admin", "developer")
 Who = Annotated[Principal, Depends(may_write)]
@@ -49,7 +52,11 @@ def router(base: str) -> APIRouter:
         apis: Apis = request.app.state.apis
         with request.app.state.metrics.api_operation("list"):
             rows = await apis.list(ApiFilter(display_name, version, context, status))
-        found = [resource(row, apis.deployments) for row in rows]
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(rows), _RENDERED_AT_ONCE):
+            part = rows[start : start + _RENDERED_AT_ONCE]
+            found.extend(resource(row, apis.deployments) for row in part)
+            await asyncio.sleep(0)
         return answer({"status": "success", "count": len(found), "apis": found})
 
     @routes.get(

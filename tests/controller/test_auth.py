@@ -4,13 +4,21 @@ import base64
 import hashlib
 from time import perf_counter
 
+import httpx
 import pytest
+from fastapi import APIRouter
 from pydantic import ValidationError
 
+from controller.apis import Apis
 from controller.auth import Users, credentials
 from controller.errors import InvalidPasswordHash
+from controller.keys import Keys
+from controller.memory import MemoryRecord
 from controller.passwords import hash_password, secret
+from controller.rest.app import create_app
 from controller.settings import ControllerSettings
+from controller.status import Deployments
+from policy_engine import catalogue
 
 
 def settings(**fields: object) -> ControllerSettings:
@@ -160,3 +168,31 @@ async def test_a_change_from_a_page_of_another_site_is_refused(
 async def test_a_change_from_our_own_page_passes(client, headers: dict[str, str]) -> None:
     answer = await client.delete("/rest-apis/weather", headers=headers)
     assert answer.status_code == 404
+
+
+async def test_routers_of_others_are_behind_the_same_door(settings, metrics) -> None:
+    reports = APIRouter(prefix="/reports")
+
+    @reports.get("/usage")
+    async def usage() -> dict[str, int]:
+        return {"requests": 7}
+
+    record = MemoryRecord()
+    app = create_app(
+        settings=settings,
+        apis=Apis(record, catalogue.load(), Deployments()),
+        keys=Keys(record, 1, None),
+        users=Users.configured(settings),
+        metrics=metrics,
+        extra_routers=[reports],
+    )
+    for user, status in (("admin", 200), ("dev", 200), ("carla", 403), ("nobody", 401)):
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=app),
+            base_url="http://gateway.test",
+            auth=(user, user),
+        ) as client:
+            answer = await client.get("/api/management/v1/reports/usage")
+            assert answer.status_code == status
+            document = (await client.get("/api/management/v1/openapi.json")).json()
+            assert "/api/management/v1/reports/usage" in document["paths"]

@@ -37,6 +37,7 @@ SCHEMA = schemathesis.openapi.from_asgi(f"{BASE}/openapi.json", APP).exclude(
 )
 
 
+@pytest.mark.slow
 @SCHEMA.parametrize()
 @settings(
     max_examples=10,
