@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from types import TracebackType
 from typing import Any, Self
 
@@ -213,7 +214,15 @@ class AdsServer:
                 grpc.StatusCode.INVALID_ARGUMENT, "the first request has no node id"
             )
             raise NotARequest("no node id")
-        connection = _Connection(Stream(self._desired, self._memory(router), self._pace), router)
+        connection = _Connection(
+            Stream(
+                self._desired,
+                self._memory(router),
+                self._pace,
+                nonce_prefix=f"{token_hex(4)}-",
+            ),
+            router,
+        )
         older = self._connections.pop(router.node, None)
         if older is not None:
             log.warning("router connected again, older stream ended", node=router.node)

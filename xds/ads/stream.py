@@ -42,12 +42,17 @@ class Pace:
 class Stream:
     """What a router has and is to be told next; knows nothing of transports and clocks."""
 
-    def __init__(self, desired: Desired, memory: Memory, pace: Pace) -> None:
+    def __init__(
+        self, desired: Desired, memory: Memory, pace: Pace, *, nonce_prefix: str = ""
+    ) -> None:
+        """`nonce_prefix` is to differ from stream to stream."""
         self.subscriptions: dict[str, Subscription] = {}
         self._desired = desired
         self._memory = memory
         self._pace = pace
+        self._nonce_prefix = nonce_prefix
         self._nonces = count(1)
+        self._resumed = False  # the router has had another stream before
         self._free_since: dict[Key, float] = {}  # cluster -> when nothing routed to it any more
         self._wake_s: float | None = None
 
@@ -58,10 +63,14 @@ class Stream:
 
     def request(self, request: Request) -> Outcome:
         """Take in what the router says."""
+        self._resumed = self._resumed or bool(request.initial_versions)
         subscription = self.subscriptions.get(request.type_url)
         if subscription is None:
             subscription = self.subscriptions[request.type_url] = Subscription(
-                request.type_url, self._desired.of(request.type_url), self._memory
+                request.type_url,
+                self._desired.of(request.type_url),
+                self._memory,
+                resumed=self._resumed,
             )
         return subscription.request(request, self._desired.latest)
 
@@ -166,4 +175,4 @@ class Stream:
         self._wake_s = at_s if self._wake_s is None else min(self._wake_s, at_s)
 
     def _nonce(self) -> str:
-        return str(next(self._nonces))
+        return f"{self._nonce_prefix}{next(self._nonces)}"

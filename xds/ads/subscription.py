@@ -54,7 +54,15 @@ class _Part(NamedTuple):
 class Subscription:
     """One router, one type."""
 
-    def __init__(self, type_url: str, desired: Mapping[str, Resource], memory: Memory) -> None:
+    def __init__(
+        self,
+        type_url: str,
+        desired: Mapping[str, Resource],
+        memory: Memory,
+        *,
+        resumed: bool = False,
+    ) -> None:
+        """`resumed`: the router had another stream before, perhaps to a server that is gone."""
         self.type_url = type_url
         self.in_force: dict[str, str] = {}  # name -> version the router has acknowledged
         self.changed: dict[str, Change] = {}  # to be sent, oldest first
@@ -73,7 +81,7 @@ class Subscription:
         self._suspects_waited = False  # fresh changes went before them
         self._greet = False  # owes an answer even if there is nothing to say
         self._fresh = True
-        self._resumed = False  # another stream came before, perhaps from a server that is no more
+        self._resumed = resumed
 
     # What the router says
 
@@ -96,7 +104,6 @@ class Subscription:
 
     def _resume(self, versions: Mapping[str, str]) -> None:
         """Go on where another stream ended."""
-        self._resumed = bool(versions)
         self.in_force.update(versions)
         for name, version in versions.items():
             target = self._target(name)

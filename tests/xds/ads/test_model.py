@@ -2,7 +2,8 @@
 a cluster they do not have.
 
 A model of Envoy 1.40.0 takes what a stream sends: it applies the removals and the good clusters of
-a response it refuses, none of its scopes, and holds back acknowledgements at will.
+a response it refuses, serves none of its scopes but remembers those before the culprit, so that it
+does not notice them when they come again unchanged; and it holds back acknowledgements at will.
 """
 
 from collections import deque
@@ -25,6 +26,7 @@ from xds.ads.protocol import (
 )
 from xds.ads.stream import Pace, Stream
 
+KINDS = (CLUSTER, LISTENER, SCOPE)
 PACE = Pace(linger_s=1.0, patience_s=50.0)
 PRECISE = ("a", "b")
 APIS = (*PRECISE, "c", "d")
@@ -41,6 +43,7 @@ class Envoy:
 
     has: dict[Key, str] = field(default_factory=dict)  # in force: version
     listed: dict[Key, str] = field(default_factory=dict)  # what it will name on reconnect
+    table: dict[Key, str] = field(default_factory=dict)  # scopes it thinks it serves: content
     inbox: deque[Response] = field(default_factory=deque)
 
     def take(self, response: Response) -> tuple[str, str | None]:
@@ -48,8 +51,11 @@ class Envoy:
         kind = response.type_url
         for name in response.removals:
             self.has.pop((kind, name), None)
+            self.table.pop((kind, name), None)
         guilty = [one.name for one in response.upserts if one.version.startswith("bad")]
-        for one in response.upserts:
+        if kind == SCOPE:
+            self._take_scopes(response)
+        for one in response.upserts if kind != SCOPE else ():
             if not guilty or (kind == CLUSTER and one.name not in guilty):
                 self.has[one.key] = one.version
         if guilty:
@@ -60,6 +66,17 @@ class Envoy:
         for name in response.removals:
             self.listed.pop((kind, name), None)
         return response.nonce, None
+
+    def _take_scopes(self, response: Response) -> None:
+        noticed = {}
+        for one in response.upserts:
+            if one.version.startswith("bad"):
+                return
+            content = f"{one.version} {response.nonce if one.name in response.again else ''}"
+            if self.table.get(one.key) != content:
+                self.table[one.key] = content
+                noticed[one.key] = one.version
+        self.has.update(noticed)
 
 
 class Gateway(RuleBasedStateMachine):
@@ -72,6 +89,8 @@ class Gateway(RuleBasedStateMachine):
         self.memory = Memory()
         self.serial = 0
         self.wanted: dict[str, str] = {}  # API -> its cluster
+        self.forgot = False
+        self.streams = 0
         self.publish([Resource(LISTENER, "http", "1", b"")])
         self.envoy = Envoy()
         self.connect()
@@ -118,14 +137,18 @@ class Gateway(RuleBasedStateMachine):
     # The router
 
     def connect(self) -> None:
-        self.stream = Stream(self.desired, self.memory, PACE)
+        self.streams += 1
+        prefix = f"{self.streams}-"
+        self.stream = Stream(self.desired, self.memory, PACE, nonce_prefix=prefix)
         self.envoy.inbox.clear()
-        for kind in (CLUSTER, LISTENER, SCOPE):
-            listed = {
-                name: v for (type_url, name), v in self.envoy.listed.items() if type_url == kind
-            }
-            self.stream.request(Request(kind, initial_versions=listed))
-            self.pump()
+        for kind in KINDS:
+            if kind != SCOPE or (LISTENER, "http") in self.envoy.listed:
+                self.ask(kind)
+                self.pump()
+
+    def ask(self, kind: str) -> None:
+        listed = {name: v for (known, name), v in self.envoy.listed.items() if known == kind}
+        self.stream.request(Request(kind, initial_versions=listed))
 
     def pump(self) -> None:
         self.envoy.inbox.extend(self.stream.responses(self.now_s))
@@ -139,6 +162,8 @@ class Gateway(RuleBasedStateMachine):
                 nonce, error = self.envoy.take(response)
                 self.check()
                 self.stream.request(Request(response.type_url, nonce=nonce, error=error))
+                if SCOPE not in self.stream.subscriptions and (LISTENER, "http") in self.envoy.has:
+                    self.ask(SCOPE)
                 self.pump()
 
     @rule(seconds=st.sampled_from([0.5, 2.0, 60.0]))
@@ -148,6 +173,14 @@ class Gateway(RuleBasedStateMachine):
 
     @rule()
     def reconnect(self) -> None:
+        self.connect()
+
+    @rule()
+    def restart_server(self) -> None:
+        resources = [one for kind in KINDS for one in self.desired.of(kind).values()]
+        self.memory, self.desired = Memory(), Desired()
+        self.desired.publish(resources, (), self.now_s)
+        self.forgot = True
         self.connect()
 
     @rule()
@@ -190,7 +223,7 @@ class Gateway(RuleBasedStateMachine):
         in_use = {cluster_of(v) for (kind, _), v in self.envoy.has.items() if kind == SCOPE}
         clusters = {name for kind, name in self.envoy.has if kind == CLUSTER}
         desired = {name for name in self.desired.of(CLUSTER) if name.startswith("good")}
-        if not self.memory.quarantined:
+        if not self.memory.quarantined and not self.forgot:  # a new server knows no leftovers
             assert clusters <= desired | in_use
         assert desired <= clusters
 
