@@ -68,7 +68,7 @@ class Broker:
         self._link: Link | None = None
         self._changed = asyncio.Condition()
         self._closed_because = ""
-        self._failure = ""
+        self._failures: dict[str, None] = {}  # why the first connection is not made, in order
         self._created: dict[str, str] = {}  # stream -> when the broker created it
         self._last_stored: dict[str, int] = {}  # stream -> highest sequence acknowledged to us
         self._lives: dict[str, int] = {}  # stream -> how often it was found to have lost data
@@ -167,7 +167,7 @@ class Broker:
         timeout_s = self.settings.nats_connect_timeout_s
         await asyncio.wait({first, keeper}, timeout=timeout_s, return_when="FIRST_COMPLETED")
         if not first.done():
-            reason = self._failure or self._closed_because or "no answer"
+            reason = "; ".join(self._failures) or self._closed_because or "no answer"
             raise BusUnavailable(
                 f"no broker at {self.settings.nats_url} within {timeout_s:g} s: {reason}"
             )
@@ -193,14 +193,16 @@ class Broker:
                     await self._online(link, again=first.done())
                     if not first.done():
                         first.set_result(None)
-                    self._failure = await link.lost
-                    log.warning("broker lost", reason=self._failure, component=self.name)
+                    reason = await link.lost
+                    log.warning("broker lost", reason=reason, component=self.name)
                 finally:
                     await self._offline()
                     await link.close()
             except BusError as error:
-                self._failure = getattr(error, "reason", str(error))
-                log.info("broker not reached yet", reason=self._failure, component=self.name)
+                reason = getattr(error, "reason", str(error))
+                log.info("broker not reached yet", reason=reason, component=self.name)
+                if not first.done():
+                    self._failures[reason] = None
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, _PAUSE_GROWTH * self.settings.nats_reconnect_pause_s)
 

@@ -30,6 +30,7 @@ _NANOSECONDS = 1_000_000_000
 _ACK = b"+ACK"
 _RETRY = b"-NAK"
 _RETRY_S = 0.1
+_CLOSE_S = 2.0
 _SILENT_HEARTBEATS = 2.5
 _PULL_HEARTBEATS = 10  # a request for deliveries ends after so many heartbeats
 _ENDED = ("404", "408")  # no messages, request timeout: ask again
@@ -125,9 +126,10 @@ class JetStreamShare:
         """Give back what was delivered to this worker and not looked at."""
         self.broker.watchers.discard(self._on_lost)
         try:
-            await self._hang_up()
-        except BusUnavailable as error:
-            log.debug("subscription left to the broker to forget", reason=error.reason)
+            async with asyncio.timeout(_CLOSE_S):
+                await self._hang_up(drain=True)  # what is on its way comes first
+        except (BusUnavailable, TimeoutError) as error:
+            log.debug("subscription left to the broker to forget", reason=str(error))
         while not self._messages.empty():
             item = self._messages.get_nowait()
             if item is not None and position(item[1].reply) is not None:
@@ -245,14 +247,17 @@ class JetStreamShare:
         except BusError as error:
             log.info("streams not in place yet", reason=str(error))
 
-    async def _hang_up(self) -> None:
+    async def _hang_up(self, *, drain: bool = False) -> None:
         for line in self._lines:
             subscription, line.subscription = line.subscription, None
             line.asked = 0
             if subscription is None or self._link is None or self._link.lost.done():
                 continue
             try:
-                await subscription.unsubscribe()
+                if drain:
+                    await subscription.drain()  # type: ignore[no-untyped-call]
+                else:
+                    await subscription.unsubscribe()
             except nats.errors.Error as error:
                 raise BusUnavailable(str(error)) from error
 
