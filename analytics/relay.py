@@ -54,10 +54,10 @@ class _Connection:
     async def cut(self) -> None:
         """End it just after a message, when the next one is farthest away; soon in any case."""
         loop = asyncio.get_running_loop()
-        descriptor = self.writer.get_extra_info("socket").fileno()
-        if descriptor < 0:
+        own = self.writer.get_extra_info("socket")  # uvloop has none once it is closed
+        if own is None or own.fileno() < 0 or self.reader.at_eof():
             return
-        with socket.socket(fileno=os.dup(descriptor)) as line, contextlib.suppress(OSError):
+        with socket.socket(fileno=os.dup(own.fileno())) as line, contextlib.suppress(OSError):
             self._heard.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_MESSAGE_S):
