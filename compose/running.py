@@ -58,6 +58,16 @@ def processes(folder: DataFolder) -> tuple[Process, ...]:
     )
 
 
+def own_start() -> float:
+    """When this process began, seconds since 1970; now, where the system does not tell."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        up_s = float(Path("/proc/uptime").read_text().split()[0])
+    except (OSError, ValueError):
+        return time.time()
+    return time.time() - up_s + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
 def resident_bytes(pid: int) -> int:
     """Resident set size, bytes; 0 when it cannot be known."""
     try:

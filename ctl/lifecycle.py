@@ -1,7 +1,6 @@
 """Commands that start, stop and look after a gateway on this machine."""
 
 import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,13 +72,13 @@ def up(
       signalbox up --tier basic --set http_port=80 --set https_port=443
       signalbox up --config gateway.toml --detach
     """
-    began = time.time()
     with _told():
         from compose.launch import become_supervisor, prepared, start_detached  # noqa: PLC0415
+        from compose.running import own_start  # noqa: PLC0415
 
         options = {"tier": tier, "data": data, "demo": demo}
         settings = _settings(config, options, assignments or [])
-        with prepared(settings, began=began, free_ports=free_ports, detach=detach) as launch:
+        with prepared(settings, began=own_start(), free_ports=free_ports, detach=detach) as launch:
             if not detach:
                 become_supervisor(launch)
             took_s = start_detached(launch)

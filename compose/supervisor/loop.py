@@ -8,7 +8,6 @@ import json
 import os
 import selectors
 import signal
-import sys
 import time
 
 from compose.supervisor.bounded_log import BoundedLog
@@ -144,7 +143,7 @@ class _Supervisor:
             self._note()
             self._say(f"ready in {self._ready_s:.1f} s")
             for line in self._plan.banner:  # may hold a password: not for the log
-                print(line, flush=True)  # noqa: T201
+                _print(line)
 
     def _start_failed(self) -> bool:
         if self._phase != "starting":
@@ -246,7 +245,7 @@ class _Supervisor:
     def _say(self, text: str) -> None:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         self._own_log.write("".join(f"{stamp} {one}\n" for one in text.splitlines()).encode())
-        print(text, flush=True)  # noqa: T201 - whoever ran `up` reads this
+        _print(text)
 
     def _note(self) -> None:
         """Write the state, for `status` and `down`; whole or not at all."""
@@ -272,4 +271,12 @@ class _Supervisor:
                 json.dump(state, file)
             os.replace(path + ".new", path)  # noqa: PTH105
         except OSError as error:  # a full disk must not end the gateway
-            print(f"the state cannot be written: {error}", file=sys.stderr, flush=True)  # noqa: T201
+            _print(f"the state cannot be written: {error}")
+
+
+def _print(text: str) -> None:
+    """For whoever ran `up`; nobody may be there any more (`signalbox up | head`)."""
+    try:
+        os.write(1, f"{text}\n".encode())
+    except OSError:
+        return

@@ -1,0 +1,140 @@
+"""Each component in a process of its own, over one broker, for an organization of its own."""
+
+import contextlib
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from bus.events import ApiRetired
+from bus.memory import MemoryBus
+from bus.subjects import Family, pattern
+from compose.addressed_bus import AddressedBus
+from tests.compose.cli import DEADLINE_S, SIGNALBOX, Cli
+from tests.e2e.waiting import until
+from tests.servers.gateway import free_ports, rest_api
+from tests.servers.http_backend import http_backend
+from tests.servers.nats import nats_server
+
+
+@contextlib.contextmanager
+def alone(cli: Cli, component: str, **environment: str) -> Iterator[Path]:
+    """`signalbox run COMPONENT`, and its output."""
+    cli.data.mkdir(parents=True, exist_ok=True)
+    log = cli.data / "output"
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [SIGNALBOX, "run", component],
+            env=cli.environment(**environment),
+            stdout=stream,
+            stderr=stream,
+            stdin=subprocess.DEVNULL,
+        )
+    try:
+        yield log
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE_S) == 0, log.read_text()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+async def told(log: Path, words: str) -> None:
+    """Wait until `words` are in the log."""
+
+    async def text() -> str:
+        return log.read_text()
+
+    await until(text, lambda now: words in now, seconds=DEADLINE_S)
+
+
+async def test_a_gateway_that_is_spread_over_processes_serves_an_api(tmp_path: Path) -> None:
+    async with nats_server() as broker, http_backend() as backend:
+        xds_port, access_log_port = free_ports(2)
+        ports = Cli(tmp_path).ports
+        shared = {
+            "SIGNALBOX_NATS_URL": broker.url,
+            "SIGNALBOX_TIER": "basic",
+            "SIGNALBOX_ORG": "acme",
+            "SIGNALBOX_GATEWAY": "edge",
+        }
+        with contextlib.ExitStack() as running:
+
+            def start(component: str, **more: str) -> Path:
+                own = Cli(tmp_path / component, ports=ports)
+                return running.enter_context(alone(own, component, **{**shared, **more}))
+
+            start("controller", SIGNALBOX_ADMIN_PASSWORD="swordfish")
+            xds = start("xds", SIGNALBOX_XDS_PORT=str(xds_port))
+            analytics = start("analytics", SIGNALBOX_ACCESS_LOG_PORT=str(access_log_port))
+            engine = start("policy-engine")
+            start(
+                "router",
+                SIGNALBOX_XDS_TARGET=f"127.0.0.1:{xds_port}",
+                SIGNALBOX_ACCESS_LOG_TARGET=f"127.0.0.1:{access_log_port}",
+                SIGNALBOX_ROUTER_NAME="edge-1",
+            )
+            management = f"http://127.0.0.1:{ports['management']}/api/management/v1"
+            async with httpx.AsyncClient(trust_env=False, auth=("admin", "swordfish")) as client:
+                await until(
+                    lambda: client.post(
+                        f"{management}/rest-apis", json=rest_api("spread", backend.url)
+                    ),
+                    lambda answer: answer.status_code == 201,
+                    seconds=DEADLINE_S,
+                )
+                await until(
+                    lambda: client.get(f"http://127.0.0.1:{ports['http']}/spread/x"),
+                    lambda answer: answer.status_code == 200,
+                    seconds=DEADLINE_S,
+                )
+            await told(xds, "node=edge-1")
+            await told(analytics, "node=edge-1")
+            await told(engine, "ready")
+
+
+@pytest.fixture
+def shared() -> MemoryBus:
+    return MemoryBus()
+
+
+RETIRED = ApiRetired(revision=1, api_id="weather")
+
+
+async def test_what_is_published_gets_the_address_of_the_gateway(shared: MemoryBus) -> None:
+    mine = AddressedBus(shared, org="acme", gateway="edge")
+    await mine.publish(RETIRED)
+    async with shared.follow(pattern(Family.STATE)) as feed:
+        event = await anext(aiter(feed))
+    assert event.subject == "sbx.acme.edge.state.rest-api.weather"
+
+
+async def test_what_others_publish_is_not_seen(shared: MemoryBus) -> None:
+    mine = AddressedBus(shared, org="acme", gateway="edge")
+    await AddressedBus(shared, org="acme", gateway="core").publish(RETIRED)
+    await shared.publish(RETIRED)
+    await mine.publish(RETIRED)
+    async with mine.follow(pattern(Family.STATE)) as feed:
+        assert feed.backlog == 1
+        event = await anext(aiter(feed))
+    assert (event.org, event.gateway) == ("acme", "edge")
+
+
+async def test_work_is_shared_within_a_gateway_only(shared: MemoryBus) -> None:
+    for group in ("edge", "core"):
+        mine = AddressedBus(shared, org="acme", gateway=group)
+        await mine.publish(RETIRED)
+        async with mine.share("workers", pattern(Family.STATE)) as deliveries:
+            delivery = await anext(deliveries)
+            assert delivery.event.gateway == group
+            await delivery.ack()
+
+
+async def test_the_default_gateway_speaks_as_it_always_did(shared: MemoryBus) -> None:
+    await AddressedBus(shared, org="default", gateway="default").publish(RETIRED)
+    async with shared.follow(pattern(Family.STATE, org="default", gateway="default")) as feed:
+        assert feed.backlog == 1
