@@ -114,7 +114,7 @@ def _credentials(scope: Scope) -> list[Document]:
 
 @lru_cache(maxsize=64)
 def _script(header: str, query: str | None, prefix: str, *, keep: bool) -> str:
-    place = f"{query if query is not None else header} {prefix}"
+    place = f"header {header} {prefix}" if query is None else f"query {query} {prefix}"
     constants = {
         "HEADER": _lua_string(header),
         "QUERY": "nil" if query is None else _lua_string(query),

@@ -162,6 +162,13 @@ async def test_an_operation_may_ask_for_a_second_key_elsewhere() -> None:
         assert await status(running, ("Two", "k")) == 401
 
 
+async def test_a_key_in_the_query_does_not_stand_for_a_header_of_the_same_name() -> None:
+    api = Api((key_policy("key", "query"),), {"/": (key_policy("key"),)}, (credential("k"),))
+    async with gateway(api) as running:
+        assert (await running.client.get("/?key=k")).status_code == 401
+        assert (await running.client.get("/?key=k", headers={"key": "k"})).status_code == 200
+
+
 async def test_many_keys_open_one_api() -> None:
     credentials = tuple(credential(f"key-{number}", f"app-{number}") for number in range(1000))
     async with gateway(Api((key_policy(),), credentials=credentials)) as running:
