@@ -24,7 +24,7 @@ from xds.ads.protocol import (
     Resource,
     Response,
 )
-from xds.ads.subscription import Subscription
+from xds.ads.subscription import Routed, Subscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,8 @@ class Stream:
         pending = (self.subscriptions[each].adds_since() for each in self._before(type_url))
         before = min((since for since in pending if since is not None), default=None)
 
+        after = self._after(type_url) if subscription.gone else None
+
         def may_add(resource: Resource, change: Change) -> bool:
             clusters = self.subscriptions.get(CLUSTER)
             if resource.needs is None or clusters is None:
@@ -120,10 +122,10 @@ class Stream:
         def may_remove(name: str, change: Change) -> bool:
             if not subscription.may_have(name):
                 return True  # only said not to exist, to a router that asked for it
-            if self._is_free(type_url, name, change):
-                return self._has_lingered(type_url, name, now_s)
-            self._free_since.pop((type_url, name), None)
-            return False
+            if after is None or any(each.may_use(name, change.sequence) for each in after):
+                self._free_since.pop((type_url, name), None)
+                return False
+            return self._has_lingered(type_url, name, now_s)
 
         return subscription.next_upserts(
             may_add, self._nonce, self._pace.response_bytes, may_greet=before is None
@@ -136,21 +138,18 @@ class Stream:
         earlier = MAKE_BEFORE_BREAK[: MAKE_BEFORE_BREAK.index(type_url)]
         return [each for each in earlier if each in self.subscriptions]
 
-    def _is_free(self, type_url: str, name: str, change: Change) -> bool:
-        """Whether nothing that the router has, or is about to have, depends on the resource."""
+    def _after(self, type_url: str) -> list[Routed] | None:
+        """What the router may still use of `type_url`; None: it has not said all it has."""
         if type_url not in MAKE_BEFORE_BREAK:
-            return True
+            return []
+        found = []
         for later in MAKE_BEFORE_BREAK[MAKE_BEFORE_BREAK.index(type_url) + 1 :]:
             subscription = self.subscriptions.get(later)
-            if subscription is None:
-                if self._desired.of(later):
-                    return False  # a router that reconnects asks for one type after the other
-                continue
-            if type_url == CLUSTER and subscription.may_use(name, change.sequence):
-                return False
-            if type_url != CLUSTER and subscription.is_behind(change.sequence):
-                return False
-        return True
+            if subscription is not None:
+                found.append(subscription.routed(precise=type_url == CLUSTER))
+            elif self._desired.of(later):
+                return None  # a router that reconnects asks for one type after the other
+        return found
 
     def _has_lingered(self, type_url: str, name: str, now_s: float) -> bool:
         if type_url != CLUSTER:

@@ -23,10 +23,11 @@ Rules, with where they come from (xDS = the protocol document, Envoy = seen with
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
 
+from xds.ads.lag import Lag
 from xds.ads.protocol import (
     NEVER,
     SECRET,
@@ -49,6 +50,21 @@ class _Part(NamedTuple):
 
     resources: tuple[Resource, ...]
     change: Change
+
+
+@dataclass(slots=True)
+class Routed:
+    """What a router may still use though that was undone by some publication."""
+
+    since: dict[str | None, int]  # cluster, or None for any, -> that publication
+
+    def use(self, cluster: str | None, since: int) -> None:
+        """`cluster` may be in use, though not as from publication `since`."""
+        self.since[cluster] = min(since, self.since.get(cluster, since))
+
+    def may_use(self, cluster: str, sequence: int) -> bool:
+        """Whether `cluster`, which went with publication `sequence`, may still be in use."""
+        return any(self.since.get(each, sequence + 1) <= sequence for each in (cluster, None))
 
 
 class Subscription:
@@ -74,9 +90,7 @@ class Subscription:
         self._wildcard = False
         self._names: set[str] = set()
         self._good: dict[str, Resource] = {}  # what `in_force` stands for, where we sent it
-        self._stale: dict[str, int] = {}  # name -> the first publication the router has not got
-        self._newer: dict[str, int] = {}  # the same, not counting what is in flight
-        self._in_flight: dict[str, int] = {}  # name -> responses with it that wait for an answer
+        self._lag = Lag()
         self._suspects: deque[_Part] = deque()
         self._suspects_waited = False  # fresh changes went before them
         self._greet = False  # owes an answer even if there is nothing to say
@@ -137,9 +151,9 @@ class Subscription:
         self.changed.pop(name, None)
         if self._missing(name) is not None:
             self.changed[name] = change
-            self._fall_behind(name, change)
+            self._lag.publish(name, change.sequence)
         else:
-            self._stale.pop(name, None)
+            self._lag.forget(name)
             target = self._target(name)
             if target is not None:
                 self._good[name] = target
@@ -149,12 +163,7 @@ class Subscription:
         self.changed.pop(name, None)
         self.gone.pop(name, None)
         self.gone[name] = change
-        self._fall_behind(name, change)
-
-    def _fall_behind(self, name: str, change: Change) -> None:
-        self._stale.setdefault(name, change.sequence)
-        if name in self._in_flight:
-            self._newer.setdefault(name, change.sequence)
+        self._lag.publish(name, change.sequence)
 
     def _unsubscribe(self, names: Iterable[str]) -> None:
         for name in names:
@@ -169,7 +178,7 @@ class Subscription:
                     self.in_force.pop(name, None)
                     self.changed.pop(name, None)
                     self.gone.pop(name, None)
-                    self._stale.pop(name, None)
+                    self._lag.forget(name)
 
     def _subscribed(self, name: str) -> bool:
         return self._wildcard or name in self._names
@@ -197,14 +206,14 @@ class Subscription:
             self._lose(name, change)
         else:
             self.changed.pop(name, None)
-            self._stale.pop(name, None)
+            self._lag.forget(name)
 
     def may_have(self, name: str) -> bool:
         """Whether the router has, or is about to have, some version of `name`."""
         return name in self.in_force or self._is_unsettled(name)
 
     def _is_unsettled(self, name: str) -> bool:
-        return name in self._in_flight or self._key(name) in self._memory.uncertain
+        return self._lag.is_in_flight(name) or self._key(name) in self._memory.uncertain
 
     def _target(self, name: str) -> Resource | None:
         """The version the router is to have: the last good one where it refused the newest."""
@@ -313,7 +322,7 @@ class Subscription:
             del self.gone[name]
         oldest = next(iter(ripe.values()))
         self.outstanding = Response(self.type_url, nonce(), removals=tuple(ripe), change=oldest)
-        self._fly(self.outstanding)
+        self._lag.send(_names(self.outstanding))
         return self.outstanding
 
     def _send(self, part: _Part, nonce: Callable[[], str]) -> Response:
@@ -326,24 +335,13 @@ class Subscription:
             again=frozenset(again),
             change=part.change,
         )
-        self._fly(self.outstanding)
+        self._lag.send(_names(self.outstanding))
         return self.outstanding
 
     def _may_have_been_refused(self, resource: Resource) -> bool:
         """In company; on another stream, too."""
         unheard = self._resumed and resource.name not in self._good
         return unheard or resource.key in self._memory.uncertain
-
-    def _fly(self, response: Response) -> None:
-        for name in _names(response):
-            self._in_flight[name] = self._in_flight.get(name, 0) + 1
-            self._newer.pop(name, None)
-
-    def _land(self, response: Response) -> None:
-        for name in _names(response):
-            self._in_flight[name] -= 1
-            if not self._in_flight[name]:
-                del self._in_flight[name]
 
     def give_up_waiting(self) -> None:
         """The outstanding response is late: the next may go out, and its answer still counts."""
@@ -361,23 +359,24 @@ class Subscription:
             waiting.append(self.outstanding.change.sequence)
         return min(waiting, default=None)
 
-    def is_behind(self, sequence: int) -> bool:
-        """Whether the router lacks anything of this type up to publication `sequence`."""
-        return any(since <= sequence for since in self._stale.values())
+    def routed(self, *, precise: bool) -> Routed:
+        """What versions that the router is to lose, or refused to lose, may still use.
 
-    def may_use(self, cluster: str, sequence: int) -> bool:
-        """Whether the router may route to `cluster`, which went with publication `sequence`."""
-        quarantined = (name for kind, name in self._memory.quarantined if kind == self.type_url)
-        stale = (name for name, since in self._stale.items() if since <= sequence)
-        return any(self._may_route(name, cluster) for name in (*stale, *quarantined))
-
-    def _may_route(self, name: str, cluster: str) -> bool:
-        if self._is_unsettled(name):
-            return True
-        if name not in self.in_force:
-            return False
-        known = self._good.get(name)
-        return known is None or known.needs is None or cluster in known.needs
+        `precise`: clusters are asked about, and some resources say which they need.
+        """
+        routed = Routed({})
+        quarantined = [
+            (name, 0) for kind, name in self._memory.quarantined if kind == self.type_url
+        ]
+        for name, since in (*self._lag, *quarantined):
+            known = self._good.get(name)
+            vague = not precise or known is None or known.needs is None
+            if self._is_unsettled(name) or (name in self.in_force and vague):
+                routed.use(None, since)
+            elif name in self.in_force and known is not None:
+                for cluster in known.needs or ():
+                    routed.use(cluster, since)
+        return routed
 
     # Answers
 
@@ -387,7 +386,7 @@ class Subscription:
             if self.outstanding is None or self.outstanding.nonce != nonce:
                 return  # an answer to nothing we know of: a stream can only be behind
             response, self.outstanding = self.outstanding, None
-        self._land(response)
+        self._lag.answer(_names(response))
         outcome.answered.append((response, error))
         if error is None or not response.upserts:
             self._acknowledged(response, outcome)
@@ -405,17 +404,7 @@ class Subscription:
             outcome.applied[self._key(name)] = None
         for name in _names(response):
             self._memory.uncertain.discard(self._key(name))
-            self._settle(name)
-
-    def _settle(self, name: str) -> None:
-        """The router has what it was sent, or keeps what it had: only what came later counts."""
-        if name in self._in_flight:
-            return
-        newer = self._newer.pop(name, None)
-        if newer is not None:
-            self._stale[name] = newer
-        else:
-            self._stale.pop(name, None)
+            self._lag.settle(name)
 
     def _refused(self, response: Response, error: str, outcome: Outcome) -> None:
         if len(response.upserts) == 1:
@@ -437,7 +426,7 @@ class Subscription:
             good = self._good.get(name)
             if good is not None and self.in_force.get(name) == good.version:
                 self._memory.last_good[key] = good
-        self._settle(name)
+        self._lag.settle(name)
 
 
 def _names(response: Response) -> tuple[str, ...]:
