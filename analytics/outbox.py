@@ -24,6 +24,7 @@ log = structlog.get_logger()
 
 Reason = Literal["buffer-full", "unreadable", "refused"]
 
+_EVENT_BYTES = 2_500
 _ENTRY_BYTES = 230  # six numbers, each an object and a reference; measured with tracemalloc
 _GROUP_BYTES = 700
 _UNDER_WAY = 8  # events that may wait while the bus takes them
@@ -59,7 +60,7 @@ class Outbox:
     def put(self, event: RequestsServed) -> None:
         """Take `event` over; it is dropped and counted when the buffer is full."""
         entries = len(event.group)
-        size_bytes = entries * _ENTRY_BYTES + len(event.groups) * _GROUP_BYTES
+        size_bytes = _EVENT_BYTES + entries * _ENTRY_BYTES + len(event.groups) * _GROUP_BYTES
         if self._size_bytes + size_bytes > self._buffer_bytes:
             self.lose(event.node, entries, "buffer-full")
             return
@@ -148,7 +149,7 @@ class Outbox:
 
     def _next_gap(self) -> _Waiting:
         place = next(iter(self._gaps))
-        return self._append(place[0], self._gaps.pop(place), 0, _GROUP_BYTES)
+        return self._append(place[0], self._gaps.pop(place), 0, _EVENT_BYTES)
 
     def _wake(self) -> None:
         self._idle.clear()

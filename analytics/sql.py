@@ -5,10 +5,11 @@ SQLite, PostgreSQL, MySQL, SQL Server and Oracle have in common for "insert or a
 in Python and write; that needs no lock here, because each process has rows of its own (`writer`).
 """
 
+import asyncio
 import contextlib
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 from time import time
@@ -27,10 +28,10 @@ from analytics.outcome import Outcome
 from analytics.ports import MINUTES_PER_HOUR, Row, Selection
 from analytics.sketch import LatencySketch
 from analytics.tables import CHORES, COUNTED, GAPS, METADATA, SERIES, TOTALS
-from analytics.totals import MINUTE_MS, NAME_MAX, Batch, Gap, Series, Total, Totals, summed
+from analytics.totals import MINUTE_MS, NAME_MAX, Batch, Gap, Series, Total, Totals, add_up
 
 _T = TypeVar("_T")
-_CHUNK = 500  # values in one IN list: less than the lowest limit, Oracle's 1,000
+_CHUNK = 200  # rows per statement: some milliseconds in which the event loop does nothing else
 _ATTEMPTS = 5  # of a transaction that lost a race with another process
 _IDS_KEPT_MINUTES = 8 * 24 * 60  # a day longer than the bus keeps usage events
 _ROLLED_UP_SERIES = 100  # in one transaction: up to 6,000 rows of each process
@@ -74,8 +75,8 @@ class SqlTotals:
             for _ in range(_ATTEMPTS - 1):
                 # refused when another process wrote one of these ids or series first
                 with contextlib.suppress(IntegrityError):
-                    return await self._count(by_id)
-            return await self._count(by_id)
+                    return await _unbroken(self._count(by_id))
+            return await _unbroken(self._count(by_id))
 
     async def rows(self, selection: Selection) -> AsyncIterator[Row]:
         """The totals that begin in the selection."""
@@ -156,7 +157,10 @@ class SqlTotals:
             lost = [_gap_values(event_id, one.gap) for event_id, one in fresh.items() if one.gap]
             if lost:
                 await connection.execute(insert(GAPS), lost)
-            totals = summed(one.totals for one in fresh.values())
+            totals: Totals = {}
+            for one in fresh.values():
+                add_up(totals, one.totals)
+                await asyncio.sleep(0)
             ids = await self._identify(connection, {series for _, series in totals})
             await self._add(connection, totals, ids)
         self._series_ids.update(ids)
@@ -206,10 +210,10 @@ class SqlTotals:
                     changed.append({**_place(stored), **_amounts(total)})
             place = {"minute": minute, "span_minutes": 1, "writer": self._writer}
             new += [{**place, "series_id": key, **_amounts(one)} for key, one in parts.items()]
-        if changed:
-            await connection.execute(_OVERWRITE, changed)
-        if new:
-            await connection.execute(insert(TOTALS), new)
+        for values in _chunks(changed):
+            await connection.execute(_OVERWRITE, values)
+        for values in _chunks(new):
+            await connection.execute(insert(TOTALS), values)
 
     async def _roll_up_some(self, connection: AsyncConnection, hour: int) -> int:
         """Replace the rows of some series in that hour by one each; how many rows went."""
@@ -321,6 +325,16 @@ async def _take_turn(connection: AsyncConnection) -> bool:
     mine = CHORES.c.name == _ROLL_UP, CHORES.c.turn == turn
     raised = await connection.execute(update(CHORES).where(*mine).values(turn=CHORES.c.turn + 1))
     return raised.rowcount == 1
+
+
+async def _unbroken(work: Coroutine[None, None, _T]) -> _T:
+    """Do `work` to its end, also when cancelled: breaking it off would cost the connection."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 @asynccontextmanager

@@ -124,9 +124,14 @@ def summed(parts: Iterable[Totals]) -> Totals:
     """All of `parts` in one, which shares nothing with them."""
     result: Totals = {}
     for part in parts:
-        for place, total in part.items():
-            result.setdefault(place, Total()).merge(total)
+        add_up(result, part)
     return result
+
+
+def add_up(totals: Totals, part: Totals) -> None:
+    """Add `part` to `totals`, which shares nothing with it."""
+    for place, total in part.items():
+        totals.setdefault(place, Total()).merge(total)
 
 
 @lru_cache(maxsize=16_384)
