@@ -127,36 +127,49 @@ def read(subject: str, headers: Mapping[str, str] | None, body: bytes) -> Observ
 
 
 async def _connect(broker: Broker) -> tuple[Client, "asyncio.Future[str]"]:
+    """A connection that outlives restarts, and why it ended if it ends. Raises NotReachable."""
     lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    client = Client()
+    client, tried = Client(), Client()
 
     async def on_closed() -> None:
         if not lost.done():
             lost.set_result(str(client.last_error or "closed"))
 
-    async def on_error(error: Exception) -> None:
-        """The library reconnects by itself; its default would print a traceback."""
-
-    options: dict[str, Any] = {"user": broker.user, "password": broker.password}
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await tried.connect(  # tells at once why not
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                **_options(broker),
+            )
+            await tried.close()
             await client.connect(
-                servers=[url.strip() for url in broker.url.split(",")],
-                name="signalbox events tail",
-                connect_timeout=2,
-                reconnect_time_wait=0.2,  # type: ignore[arg-type]
                 max_reconnect_attempts=-1,
+                reconnect_time_wait=0.2,  # type: ignore[arg-type]
                 closed_cb=on_closed,
-                error_cb=on_error,
-                **(options if broker.user else {}),
+                **_options(broker),
             )
     except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
-        reason = str(client.last_error or error or type(error).__name__)
+        reason = str(tried.last_error or client.last_error or error or type(error).__name__)
         raise NotReachable(
             f"no bus answers at {broker.url} ({reason})",
             ["is the gateway up? `signalbox up` starts one; --nats names another address"],
         ) from error
     return client, lost
+
+
+def _options(broker: Broker) -> dict[str, Any]:
+    async def on_error(error: Exception) -> None:
+        """Keep quiet: the library's default prints a traceback, and it connects again."""
+
+    options: dict[str, Any] = {
+        "servers": [url.strip() for url in broker.url.split(",")],
+        "name": "signalbox events tail",
+        "connect_timeout": 2,
+        "error_cb": on_error,
+    }
+    return options | ({"user": broker.user, "password": broker.password} if broker.user else {})
 
 
 async def _next(waiting: "asyncio.Queue[Msg]", lost: "asyncio.Future[str]") -> Msg:
