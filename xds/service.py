@@ -17,7 +17,6 @@ from time import monotonic
 from typing import Protocol
 
 import structlog
-from policy_engine.refusals import local_reply_config
 
 from bus.errors import BusUnavailable
 from bus.events import (
@@ -31,6 +30,7 @@ from bus.events import (
 from bus.ports import Bus
 from bus.subjects import Family, pattern
 from policy_engine.policy import Refusal
+from policy_engine.refusals import local_reply_config
 from xds import metrics
 from xds.ads.protocol import Resource
 from xds.ads.server import AdsServer

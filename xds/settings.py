@@ -85,5 +85,11 @@ class XdsSettings(BaseModel):
     max_heap_mb: int = Field(default=1024, ge=64)
     """Memory at which the router stops taking requests, MiB; at 95 % it gives memory back."""
 
+    key_issuer_required: str = ""
+    """Issuer whose API keys open APIs; keys of other issuers are refused. Empty: any issuer.
+
+    Set it to the controller's `api_key_issuer` when other systems issue keys of their own.
+    """
+
     matcher_tree_threshold: int = Field(default=16, ge=2)
     """Routes in one virtual host above which they are looked up by a prefix tree."""

@@ -191,15 +191,18 @@ class Subscription:
     def upsert(self, name: str, change: Change) -> None:
         """`name` has a new version."""
         key = self._key(name)
-        if self._memory.quarantined.get(key) != self._desired[name].version:
-            self._memory.quarantined.pop(key, None)
+        refused = self._memory.quarantined.get(key)
+        if refused is not None and refused != self._desired[name].version:
+            del self._memory.quarantined[key]
             self._memory.last_good.pop(key, None)
+            self._lag.publish(name, 0)  # what it has is older than what it refused
         if self._subscribed(name):
             self._want(name, change)
 
     def remove(self, name: str, change: Change) -> None:
         """`name` is not to be any more."""
-        self._memory.quarantined.pop(self._key(name), None)
+        if self._memory.quarantined.pop(self._key(name), None) is not None:
+            self._lag.publish(name, 0)
         self._memory.last_good.pop(self._key(name), None)
         asked = name in self._names and self.type_url != SECRET
         if self._subscribed(name) and (self.may_have(name) or asked):

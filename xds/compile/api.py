@@ -131,6 +131,8 @@ def _compile(
 ) -> CompiledApi:
     spec = api.spec
 
+    below = frozenset(ref.name for one in spec.operations for ref in one.policies)
+
     def chain_of(refs: Sequence[PolicyRef], level: Level) -> Chain:
         scope = Scope(
             level=level,
@@ -139,6 +141,8 @@ def _compile(
             api_version=spec.version,
             context=context or "/",
             credentials=credentials,
+            key_issuer=settings.key_issuer_required or None,
+            below=below if level == "api" else frozenset(),
         )
         return compile_chain((catalogue.parse(ref) for ref in refs), scope)
 
