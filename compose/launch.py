@@ -20,7 +20,7 @@ from typing import NoReturn
 from pydantic import SecretStr
 
 from compose.data_folder import Credentials, DataFolder, credentials, write_private
-from compose.errors import NotReady
+from compose.errors import BadSettings, NotReady
 from compose.ports import settled
 from compose.running import read_state
 from compose.servers import (
@@ -36,6 +36,8 @@ from compose.servers import (
 )
 from compose.settings import Settings
 from compose.supervisor.plan import LISTEN, Child, Drain, Plan, Probe
+from xds.errors import BadCertificate
+from xds.settings import XdsSettings
 
 # -I -S: no site-packages; nothing but the standard library and compose.supervisor is imported
 _SUPERVISOR = (
@@ -103,7 +105,7 @@ def prepared(
 ) -> Iterator[Launch]:
     """Check, write the plan, hold the lock. `began`: when the user asked, seconds since 1970.
 
-    Raises DataFolderUnusable, AlreadyRunning, WrongVersion, PortTaken.
+    Raises DataFolderUnusable, AlreadyRunning, WrongVersion, PortTaken, BadSettings.
     """
     folder = DataFolder(settings.gateway.data.expanduser().absolute())
     folder.create()
@@ -112,6 +114,7 @@ def prepared(
         with ThreadPoolExecutor(thread_name_prefix="version") as threads:
             binaries = {server: binary(server, settings) for server in servers(settings)}
             versions = [threads.submit(version, *one) for one in binaries.items()]
+            _check_certificate(settings.xds)
             settings = settled(settings, free_ports=free_ports)
             for one in versions:
                 one.result()
@@ -140,6 +143,21 @@ def prepared(
         yield Launch(settings, folder, lock, banner)
     finally:
         os.close(lock)
+
+
+def _check_certificate(settings: XdsSettings) -> None:
+    """Whether the user's certificate can be used, before anything is started with it."""
+    files = settings.tls_certificate_file, settings.tls_key_file
+    if not settings.https_port or files == (None, None):
+        return
+    from xds.certificates import load  # noqa: PLC0415 - slow, and seldom needed here
+
+    if files[0] is None or files[1] is None:
+        raise BadSettings(["tls_certificate_file and tls_key_file must be given together"])
+    try:
+        load(files[0], files[1])
+    except BadCertificate as error:
+        raise BadSettings([str(error)]) from error
 
 
 def _composed(

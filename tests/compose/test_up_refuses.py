@@ -120,13 +120,19 @@ def test_an_unknown_variable_is_warned_about(cli: Cli) -> None:
 
 
 def test_a_gateway_that_cannot_become_ready_ends_with_the_reason(cli: Cli) -> None:
+    database = "sqlite:////proc/none/record.db"
     said = cli.refused(
-        *("up", "--detach", "--tier", "basic"),
-        *("--set", "tls_certificate_file=/none.pem", "--set", "tls_key_file=/none.pem"),
-        *("--set", "restart_pause_s=0.01"),
+        *("up", "--detach", "--set", "restart_pause_s=0.01"), SIGNALBOX_DATABASE_URL=database
     )
     assert "the gateway could not start" in said
-    assert "/none.pem: No such file or directory" in said
+    assert f"the database {database} cannot be used" in said
+
+
+def test_a_certificate_that_cannot_be_used_is_told_before_anything_is_started(cli: Cli) -> None:
+    half = cli.refused("up", "--set", "tls_certificate_file=/none.pem")
+    assert "tls_certificate_file and tls_key_file must be given together" in half
+    whole = ("--set", "tls_certificate_file=/none.pem", "--set", "tls_key_file=/none.pem")
+    assert "/none.pem: No such file or directory" in cli.refused("up", *whole)
 
 
 def test_down_without_a_gateway_is_told(cli: Cli) -> None:
