@@ -7,6 +7,7 @@ Timestamp that is not set reads as zero.
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from bus.usage import APPLICATION_HEADER, RequestsServed, ServedGroup
 
@@ -57,7 +58,7 @@ def requests_served(node: str, entries: Sequence[Any]) -> RequestsServed:
         groups=tuple(
             ServedGroup(
                 route=route,
-                application=application,
+                application=unquote(application),  # the router escapes it
                 status=min(status, _STATUS_MAX),
                 details=_SPECIFICS.sub("", details)[:_DETAILS_MAX],
             )
