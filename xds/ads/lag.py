@@ -17,9 +17,9 @@ class Lag:
 
     def publish(self, name: str, sequence: int) -> None:
         """The router is to get `name`, of publication `sequence`."""
-        self._since.setdefault(name, sequence)
+        self._since[name] = min(sequence, self._since.get(name, sequence))
         if name in self._in_flight:
-            self._since_sent.setdefault(name, sequence)
+            self._since_sent[name] = min(sequence, self._since_sent.get(name, sequence))
 
     def forget(self, name: str) -> None:
         """The router need not get it, or has it."""
