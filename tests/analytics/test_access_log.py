@@ -35,7 +35,7 @@ def entry(**common):
         "request": {
             "request_headers_bytes": 10,
             "request_body_bytes": 5,
-            "request_headers": {"x-signalbox-application": "shop"},
+            "request_headers": {"x-signalbox-application": "web%20shop"},
         },
         "response": {
             "response_code": 200,
@@ -173,7 +173,7 @@ def test_an_entry_becomes_a_row_of_the_columns():
     assert (event.request_bytes, event.response_bytes) == ((15, 15), (21, 21))
     assert event.group == (0, 0)
     (group,) = event.groups
-    assert (group.route, group.application, group.status) == ("GET|/w|*|w", "shop", 200)
+    assert (group.route, group.application, group.status) == ("GET|/w|*|w", "web shop", 200)
     assert group.details == "rbac_access_denied_matched_policy"
 
 
