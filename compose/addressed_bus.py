@@ -1,16 +1,20 @@
 """A bus that speaks for one gateway group of one organization, whatever its user leaves open.
 
 Components need not know whose they are: events without an address get one, subscriptions to any
-organization or gateway are narrowed, and shared work is shared within the group only.
+organization or gateway are narrowed, and shared work is shared within the group only. What is
+published is a span, whose trace the event carries on.
 """
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 
+from opentelemetry.trace import SpanKind, get_tracer
+
 from bus.events import Event
 from bus.ports import Bus, Delivery, StateFeed
 from bus.subjects import token
 
+_TRACER = get_tracer("signalbox.bus")  # costs nothing to speak of until traces are switched on
 _ANY = "*"
 _DEFAULT = "default"
 
@@ -42,7 +46,8 @@ class AddressedBus:
         """See Publisher."""
         if self._own and (event.org, event.gateway) == (_DEFAULT, _DEFAULT):
             event = event.model_copy(update={"org": self._org, "gateway": self._gateway})
-        await self._bus.publish(event, event_id=event_id)
+        with _TRACER.start_as_current_span(f"publish {event.kind}", kind=SpanKind.PRODUCER):
+            await self._bus.publish(event, event_id=event_id)
 
     def follow(self, *patterns: str) -> AbstractAsyncContextManager[StateFeed]:
         """See StateFollower."""

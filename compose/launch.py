@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from pydantic import SecretStr
 
+from compose import tracing
 from compose.data_folder import Credentials, DataFolder, credentials, write_private
 from compose.errors import BadSettings, NotReady
 from compose.ports import settled
@@ -105,7 +106,8 @@ def prepared(
 ) -> Iterator[Launch]:
     """Check, write the plan, hold the lock. `began`: when the user asked, seconds since 1970.
 
-    Raises DataFolderUnusable, AlreadyRunning, WrongVersion, PortTaken, BadSettings.
+    Raises DataFolderUnusable, AlreadyRunning, WrongVersion, PortTaken, BadSettings,
+    TracingNotInstalled.
     """
     folder = DataFolder(settings.gateway.data.expanduser().absolute())
     folder.create()
@@ -114,6 +116,7 @@ def prepared(
         with ThreadPoolExecutor(thread_name_prefix="version") as threads:
             binaries = {server: binary(server, settings) for server in servers(settings)}
             versions = [threads.submit(version, *one) for one in binaries.items()]
+            tracing.check(settings.gateway)
             _check_certificate(settings.xds)
             settings = settled(settings, free_ports=free_ports)
             for one in versions:

@@ -2,9 +2,25 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from compose.errors import TracingNotInstalled
 from compose.gateway_settings import GatewaySettings
+
+_EXPORTER = "opentelemetry.exporter.otlp.proto.grpc.trace_exporter"
+
+
+def check(settings: GatewaySettings) -> None:
+    """Whether what is asked for can be done. Raises TracingNotInstalled."""
+    if settings.otlp_endpoint and not (_there("opentelemetry.sdk") and _there(_EXPORTER)):
+        raise TracingNotInstalled
+
+
+def _there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even its parent
+        return False
 
 
 @contextmanager
@@ -13,16 +29,15 @@ def tracing(settings: GatewaySettings, component: str) -> Iterator[None]:
     if not settings.otlp_endpoint:
         yield
         return
-    try:
-        from opentelemetry import trace  # noqa: PLC0415 - an extra
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
-            OTLPSpanExporter,
-        )
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
-    except ImportError as error:
-        raise TracingNotInstalled from error
+    check(settings)
+    from opentelemetry import trace  # noqa: PLC0415 - an extra
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
+        OTLPSpanExporter,
+    )
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
     provider = TracerProvider(
         resource=Resource.create(
             {
