@@ -1,7 +1,7 @@
 # Signalbox. `make up` runs the gateway with a demo API, `make test` passes the tests.
 PYTHON ?= python3
 VENV := .venv
-PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
+PIP := PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 
 .PHONY: help install up down test lint docs bench clean
 
@@ -40,6 +40,8 @@ lint: install ## style, strict types, import contracts
 
 docs: install ## write the pages that are generated from the code
 	$(VENV)/bin/python -m compose.settings_page > docs/settings.md
+	$(VENV)/bin/python -m policy_engine.documentation > docs/policies.md
+	$(VENV)/bin/python -m ctl.reference > docs/cli.md
 
 bench: install ## ratios measured in one run; needs wrk
 	$(VENV)/bin/python -m tests.bench
