@@ -257,7 +257,8 @@ class Assembly:
                 self._acknowledged.pop(name, None)
             return
         document = scope_document(segment, members, self._settings.matcher_tree_threshold)
-        version = self._publish(SCOPE_URL, SCOPE, name, document, changes)
+        needs = frozenset(cluster for one in inside for cluster in one.clusters)
+        version = self._publish(SCOPE_URL, SCOPE, name, document, changes, needs)
         changes.scopes[name] = version
         if self._acknowledged.get(name) == version:
             self._approve(inside)  # nothing to push, so nobody will acknowledge it
@@ -268,7 +269,13 @@ class Assembly:
             versions.pop(next(iter(versions)))
 
     def _publish(
-        self, type_url: str, message: str, name: str, document: Document, changes: Changes
+        self,
+        type_url: str,
+        message: str,
+        name: str,
+        document: Document,
+        changes: Changes,
+        needs: frozenset[str] | None = None,
     ) -> str:
         known = self._published.get((type_url, name))
         if type_url == CLUSTER_URL and known is not None:
@@ -277,6 +284,6 @@ class Assembly:
         version = digest(body)
         if version != known:
             self._published[type_url, name] = version
-            changes.upserts[type_url, name] = Resource(type_url, name, version, body)
+            changes.upserts[type_url, name] = Resource(type_url, name, version, body, needs)
             changes.removals.pop((type_url, name), None)
         return version
