@@ -4,14 +4,20 @@ Source: RFC 9110, sections 5.1 (names), 5.5 (values) and 7.6.1 (connection heade
 """
 
 import re
+import string
 from collections.abc import Iterable
 from typing import Annotated
+from urllib.parse import quote
 
 from pydantic import AfterValidator, Field
 
 from policy_engine.policy import Document, literal, typed
 
 PRIVATE_PREFIX = "x-signalbox-"
+APPLICATION_HEADER = f"{PRIVATE_PREFIX}application"
+"""Who calls, for later filters and the access log: printable ASCII, the rest percent-encoded."""
+
+_PRINTABLE = string.printable.strip().replace("%", "") + " "
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _FRAMING = frozenset(
@@ -58,6 +64,11 @@ def _value(value: str) -> str:
 HeaderName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_token)]
 EditableHeaderName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(editable)]
 HeaderValue = Annotated[str, Field(max_length=8192), AfterValidator(_value)]
+
+
+def caller(name: str) -> str:
+    """`name` as a value of APPLICATION_HEADER."""
+    return quote(name, safe=_PRINTABLE) or "-"
 
 
 def overwrite(name: str, value: str) -> Document:

@@ -5,11 +5,10 @@ from functools import cache, lru_cache
 from hashlib import sha256
 from importlib.resources import files
 from typing import Annotated, ClassVar, Literal, Self
-from urllib.parse import quote
 
 from pydantic import Field, model_validator
 
-from policy_engine.headers import PRIVATE_PREFIX, editable
+from policy_engine.headers import APPLICATION_HEADER, PRIVATE_PREFIX, caller, editable
 from policy_engine.policy import (
     Document,
     HttpFilter,
@@ -20,13 +19,9 @@ from policy_engine.policy import (
     typed,
 )
 
-APPLICATION_HEADER = f"{PRIVATE_PREFIX}application"
-"""Who calls, for later filters and the access log: printable ASCII, the rest percent-encoded."""
-
 _DIGEST_HEADER = f"{PRIVATE_PREFIX}api-key"
 _AUTH = "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth"
 _LUA = "envoy.extensions.filters.http.lua.v3.Lua"
-_PRINTABLE = string.printable.strip().replace("%", "") + " "
 _UNAUTHORIZED: Document = {"error": "Unauthorized", "message": "Valid API key required"}
 
 
@@ -106,10 +101,7 @@ def _credentials(scope: Scope) -> list[Document]:
         for one in sorted(scope.credentials, key=lambda one: (one.digest, one.application))
         if scope.key_issuer is None or one.issuer == scope.key_issuer
     }
-    return [
-        {"key": digest, "client": quote(application, safe=_PRINTABLE) or "-"}
-        for digest, application in live.items()
-    ]
+    return [{"key": digest, "client": caller(application)} for digest, application in live.items()]
 
 
 @lru_cache(maxsize=64)

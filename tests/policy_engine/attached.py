@@ -1,5 +1,6 @@
 """Short words for tests that attach policies."""
 
+from base64 import b64encode
 from hashlib import sha256
 from typing import Any
 
@@ -39,3 +40,8 @@ def credential(
     """What the gateway knows of a key."""
     content = key.encode() if isinstance(key, str) else key
     return Credential(sha256(content).hexdigest(), application, issuer)
+
+
+def basic(username: str, password: str) -> str:
+    """The Authorization header of HTTP basic authentication (RFC 7617)."""
+    return "Basic " + b64encode(f"{username}:{password}".encode()).decode()

@@ -20,6 +20,7 @@ from policy_engine.policy import (
 
 EXPECTED = {
     "api-key-auth": "1.2.1",
+    "basic-auth": "1.0.3",
     "basic-ratelimit": "1.1.1",
     "cors": "1.0.2",
     "remove-headers": "1.0.1",
@@ -131,6 +132,12 @@ def test_all_faults_are_told_at_once_with_their_paths() -> None:
         ("api-key-auth", {"key": "k\x00", "in": "query"}, ""),
         ("api-key-auth", {"key": "k", "in": "cookie"}, "in"),
         ("api-key-auth", {"key": "k", "in": "header", "valuePrefix": "é"}, "valuePrefix"),
+        ("basic-auth", {"username": "a:b", "password": "p"}, "username"),
+        ("basic-auth", {"username": "#a", "password": "p"}, "username"),
+        ("basic-auth", {"username": "a\nb", "password": "p"}, "username"),
+        ("basic-auth", {"username": "a", "password": ""}, "password"),
+        ("basic-auth", {"username": "a", "password": "p\n"}, "password"),
+        ("basic-auth", {"username": "a", "password": "p", "realm": 'a"b'}, "realm"),
         ("basic-ratelimit", {"limits": []}, "limits"),
         ("basic-ratelimit", {"limits": [{"requests": 1, "duration": "1s"}] * 11}, "limits"),
         ("basic-ratelimit", {"limits": [{"requests": 0, "duration": "1s"}]}, "limits[0].requests"),

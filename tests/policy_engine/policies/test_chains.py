@@ -3,8 +3,14 @@
 import pytest
 
 from policy_engine.policy import Policy
-from tests.policy_engine.attached import CATALOGUE, credential, key_policy, limit, policy
+from tests.policy_engine.attached import CATALOGUE, basic, credential, key_policy, limit, policy
 from tests.policy_engine.gateway import Api, Gateway, gateway
+
+# what a caller presents to the example of a policy that asks for something
+PRESENTED = {
+    "api-key-auth": {"API-Key": "k"},
+    "basic-auth": {"Authorization": basic("shop", "correct horse battery staple")},
+}
 
 
 async def statuses(running: Gateway, *keys: str | None) -> list[int]:
@@ -49,7 +55,7 @@ async def test_the_example_of_every_policy_runs(name: str, level: str) -> None:
         Api((example,), credentials=known) if level == "api" else Api((), {"/": (example,)}, known)
     )
     async with gateway(api) as running:
-        answer = await running.client.get("/", headers={"API-Key": "k"})
+        answer = await running.client.get("/", headers=PRESENTED.get(name, {}))
         expected = example.answer()
         assert answer.status_code == (expected.status if expected else 200)
         assert len(running.backend.requests) == (0 if expected else 1)

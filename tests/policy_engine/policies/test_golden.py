@@ -20,7 +20,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:Using .@model_validator")
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(GOLDEN.glob("*.in.yaml"))
-NEWER_THAN_ENVOY_DATA_PLANE = {"enable_retry_after_header", "shared_vm_id"}
+NEWER_THAN_ENVOY_DATA_PLANE = {
+    "allow_missing",
+    "enable_retry_after_header",
+    "realm",
+    "shared_vm_id",
+}
 LOCAL_REPLY = "envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig"
 
 
