@@ -157,7 +157,9 @@ async def test_one_context_on_several_hosts_goes_to_several_apis() -> None:
                 name: {name}
                 context: /shop
                 {vhosts}
-                upstream: {{main: {{url: "{url}/{name}"}}, sandbox: {{url: "{url}/{name}-sandbox"}}}}
+                upstream:
+                  main: {{url: "{url}/{name}"}}
+                  sandbox: {{url: "{url}/{name}-sandbox"}}
                 operations: [{{method: GET, path: /now}}]
             """
 
