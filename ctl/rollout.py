@@ -110,7 +110,8 @@ def why_not_live(liveness: Json, waited_s: float) -> NotLive | None:
     if liveness["outcome"] == "rejected":
         served = f"on {live} of {total} routers" if live else "nowhere"
         return NotLive(
-            f"revision {revision} was refused, it is live {served}", [str(liveness["reason"])]
+            f"revision {revision} was refused, it is live {served}; what was live before stays",
+            [str(liveness["reason"])],
         )
     if total == 0:
         return NotLive(

@@ -106,11 +106,11 @@ def test_live_is_said_with_its_revision_and_time() -> None:
     [
         (
             {"outcome": "rejected", "live": 0, "reason": "why"},
-            "revision 7 was refused, it is live nowhere",
+            "revision 7 was refused, it is live nowhere; what was live before stays",
         ),
         (
             {"outcome": "rejected", "live": 1, "reason": "why"},
-            "revision 7 was refused, it is live on 1 of 3 routers",
+            "revision 7 was refused, it is live on 1 of 3 routers; what was live before stays",
         ),
         (
             {"outcome": "pending", "live": 2},
