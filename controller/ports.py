@@ -8,6 +8,7 @@ from bus.events import Event
 from bus.ports import Publisher, StateFollower
 from bus.resources.rest_api import PolicyRef
 from controller.model import ApiFilter, Counts, Outgoing, StoredApi, StoredKey
+from policy_engine.policy import Policy
 
 
 class UnitOfWork(Protocol):
@@ -101,7 +102,7 @@ class Record(Protocol):
 class PolicyCatalogue(Protocol):
     """The policies that are loaded."""
 
-    def parse(self, ref: PolicyRef) -> object:
+    def parse(self, ref: PolicyRef) -> Policy:
         """The policy that `ref` names. Raises UnknownPolicy, InvalidParameters."""
         ...
 

@@ -108,13 +108,13 @@ def _shape(path: str) -> str:
 
 
 def _policies(spec: RestApiSpec, catalogue: PolicyCatalogue) -> Iterator[FieldFault]:
-    yield from _chain("spec.policies", spec.policies, catalogue)
+    yield from _chain("spec.policies", spec.policies, spec, catalogue)
     for index, operation in enumerate(spec.operations):
-        yield from _chain(f"spec.operations[{index}].policies", operation.policies, catalogue)
+        yield from _chain(f"spec.operations[{index}].policies", operation.policies, spec, catalogue)
 
 
 def _chain(
-    field: str, policies: Iterable[PolicyRef], catalogue: PolicyCatalogue
+    field: str, policies: Iterable[PolicyRef], spec: RestApiSpec, catalogue: PolicyCatalogue
 ) -> Iterator[FieldFault]:
     for index, ref in enumerate(policies):
         at = f"{field}[{index}]"
@@ -124,10 +124,17 @@ def _chain(
                 "executionCondition is not supported by this version of the gateway",
             )
         try:
-            catalogue.parse(ref)
+            policy = catalogue.parse(ref)
         except InvalidParameters as error:
             for fault in error.faults:
                 path = f"{at}.params.{fault.path}" if fault.path else f"{at}.params"
                 yield FieldFault(path, fault.message)
         except PolicyError as error:
             yield FieldFault(f"{at}.version", str(error))
+        else:
+            for path, name in policy.upstream_refs().items():
+                if spec.definition(name) is None:
+                    yield FieldFault(
+                        f"{at}.params.{path}",
+                        f"{path}: Referenced upstream definition '{name}' not found",
+                    )

@@ -65,6 +65,8 @@ class Scope:
     context: str  # resolved; `/` for the root
     credentials: tuple[Credential, ...] = ()  # the live keys of the API
     key_issuer: str | None = None  # keys of other issuers open nothing; None: any issuer
+    operation_path: str | None = None
+    """The path below the context, such as `/items/{id}` or `/items/*`; None at the API's level."""
     below: frozenset[str] = frozenset()
     """Names of the policies attached to the operations below, when this is the API's level."""
     attached: tuple[str, ...] = ()  # names of the policies of this attachment, in order
@@ -98,6 +100,45 @@ class DirectAnswer:
     body: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     """Values are Envoy format strings, such as `%REQ(origin)%`; see `literal`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """The policy sends the caller elsewhere: no upstream is called, nothing behind it runs."""
+
+    status: int  # 301, 302, 303, 307 or 308
+    action: Document  # the other fields of Envoy's RedirectAction
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part of the requests, for one upstream definition of the API."""
+
+    upstream: str  # the definition's name
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """Where requests go, as far as policies decide it; None or empty: the API's own way."""
+
+    host: str | None = None
+    """The Host header for upstreams with `hostRewrite: manual`."""
+    shares: tuple[Share, ...] = ()
+    """Upstream definitions that take the place of the API's upstream."""
+    sticky: bool = False
+    """Whether the `hash_policy` among the route's fields chooses the share, not chance."""
+    moves_path: bool = False
+    """Whether a filter may have changed the path below the context when the route is taken."""
+
+    def then(self, later: "Routing") -> "Routing":
+        """Both, `later` with the last word."""
+        return Routing(
+            host=later.host if later.host is not None else self.host,
+            shares=later.shares or self.shares,
+            sticky=later.sticky if later.shares else self.sticky,
+            moves_path=self.moves_path or later.moves_path,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +197,19 @@ class Policy(Parameters):
         """What the policy answers instead of the upstream, if it always does."""
         return None
 
+    def redirect(self, scope: Scope) -> Redirect | None:
+        """Where the policy sends the caller instead of the upstream, if it always does."""
+        del scope
+        return None
+
+    def routing(self) -> Routing:
+        """Where the policy sends requests."""
+        return Routing()
+
+    def upstream_refs(self) -> dict[str, str]:
+        """The upstream definitions that must exist: by the path of the parameter that names it."""
+        return {}
+
     def preflights(self) -> tuple[Preflight, ...]:
         """The CORS preflight routes the policy adds beside each path it guards."""
         return ()
@@ -171,10 +225,12 @@ class Chain:
     """All policies of one attachment, compiled."""
 
     filters: tuple[HttpFilter, ...] = ()
-    answer: DirectAnswer | None = None  # set: the chain ends here, lower levels do not run
+    answer: DirectAnswer | Redirect | None = None
+    """Set: the chain ends here, lower levels do not run."""
     preflights: tuple[tuple[Preflight, tuple[HttpFilter, ...]], ...] = ()
     """Each preflight with the filters that stand before its policy."""
     route_fields: Document = field(default_factory=dict)
+    routing: Routing = Routing()
 
 
 def compile_chain(policies: Iterable[Policy], scope: Scope) -> Chain:
@@ -199,7 +255,8 @@ def _extended(chain: Chain, policy: Policy, scope: Scope) -> Chain:
     preflights = tuple((one, chain.filters) for one in policy.preflights())
     return Chain(
         filters=chain.filters + policy.filters(scope),
-        answer=policy.answer(),
+        answer=policy.answer() or policy.redirect(scope),
         preflights=chain.preflights + preflights,
         route_fields=chain.route_fields | policy.route_fields(scope),
+        routing=chain.routing.then(policy.routing()),
     )

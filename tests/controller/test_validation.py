@@ -107,6 +107,17 @@ def test_an_unknown_parameter_is_named() -> None:
     ]
 
 
+def test_an_upstream_definition_that_a_policy_names_must_exist() -> None:
+    policy = {"name": "dynamic-endpoint", "params": {"targetUpstream": "pool"}}
+    found = document(policies=[policy])
+    ((field, message),) = faults(found)
+    assert field == "spec.policies[0].params.targetUpstream"
+    assert message == "targetUpstream: Referenced upstream definition 'pool' not found"
+    pool = {"name": "pool", "upstreams": [{"url": "http://127.0.0.1:1"}]}
+    api = rest_api(document(policies=[policy], upstreamDefinitions=[pool]), CATALOGUE)
+    assert api.spec.policies[0].name == "dynamic-endpoint"
+
+
 def test_conditions_are_refused_rather_than_ignored() -> None:
     policy = {"name": "respond", "version": "v1", "executionCondition": "true", "params": {}}
     ((field, message),) = faults(document(policies=[policy]))

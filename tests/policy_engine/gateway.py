@@ -14,6 +14,7 @@ from policy_engine.policy import (
     HttpFilter,
     Level,
     Policy,
+    Redirect,
     Scope,
     compile_chain,
     typed,
@@ -21,6 +22,7 @@ from policy_engine.policy import (
 from tests.policy_engine.attached import LOCAL_REPLY
 from tests.servers.envoy import Envoy, envoy
 from tests.servers.http_backend import HttpBackend, http_backend
+from xds.compile.actions import answer_action
 
 Document = dict[str, Any]
 
@@ -41,7 +43,7 @@ class Api:
     local_reply: Document | None = field(default_factory=lambda: LOCAL_REPLY)
     timeout: str = "15s"
 
-    def scope(self, level: Level) -> Scope:
+    def scope(self, level: Level, path: str | None = None) -> Scope:
         """Where the policies of that level are attached."""
         below = {policy.name for one in self.operations.values() for policy in one}
         return Scope(
@@ -53,6 +55,7 @@ class Api:
             credentials=self.credentials,
             key_issuer=self.key_issuer,
             below=frozenset(below) if level == "api" else frozenset(),
+            operation_path=path,
         )
 
 
@@ -77,8 +80,10 @@ def chain_slot(filters: Iterable[HttpFilter], slot: str) -> Document:
     }
 
 
-def direct(answer: DirectAnswer) -> Document:
+def direct(answer: DirectAnswer | Redirect) -> Document:
     """The route fields that make Envoy give `answer`."""
+    if isinstance(answer, Redirect):
+        return answer_action(answer)
     return {
         "direct_response": {
             "status": answer.status,
@@ -127,7 +132,7 @@ def virtual_host(api: Api, name: str = "orders", domains: tuple[str, ...] = ("*"
     above = compile_chain(api.policies, api.scope("api"))
     routes: list[Document] = []
     for path in sorted(api.operations, key=len, reverse=True):
-        own = compile_chain(api.operations[path], api.scope("operation"))
+        own = compile_chain(api.operations[path], api.scope("operation", path))
         routes += _routes(path, api, above, own)
     return {
         "name": name,

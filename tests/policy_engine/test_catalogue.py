@@ -23,6 +23,9 @@ EXPECTED = {
     "basic-auth": "1.0.3",
     "basic-ratelimit": "1.1.1",
     "cors": "1.0.2",
+    "dynamic-endpoint": "1.0.1",
+    "host-rewrite": "1.0.1",
+    "redirect": "0.9.1",
     "remove-headers": "1.0.1",
     "respond": "1.0.1",
     "set-headers": "1.1.0",
@@ -155,6 +158,19 @@ def test_all_faults_are_told_at_once_with_their_paths() -> None:
         ("cors", {"allowedOrigins": ["*"], "allowedMethods": ["FETCH"]}, "allowedMethods[0]"),
         ("cors", {"allowedOrigins": ["*"], "allowedHeaders": ["a b"]}, "allowedHeaders[0]"),
         ("cors", {"allowedOrigins": ["*"], "maxAge": -1}, "maxAge"),
+        ("dynamic-endpoint", {"targetUpstream": ""}, "targetUpstream"),
+        ("host-rewrite", {"host": ""}, "host"),
+        ("host-rewrite", {"host": "x" * 256}, "host"),
+        ("host-rewrite", {"host": "a/b"}, "host"),
+        ("host-rewrite", {"host": "https://a.example"}, "host"),
+        ("redirect", {}, ""),
+        ("redirect", {"statusCode": 200, "scheme": "https"}, "statusCode"),
+        ("redirect", {"scheme": "ftp"}, "scheme"),
+        ("redirect", {"hostname": "a.example:80"}, "hostname"),
+        ("redirect", {"port": 0}, "port"),
+        ("redirect", {"path": {"mode": "full", "value": "x"}}, "path.value"),
+        ("redirect", {"path": {"mode": "full", "value": "/x?y"}}, "path.value"),
+        ("redirect", {"path": {"mode": "exact", "value": "/x"}}, "path.mode"),
         ("remove-headers", {}, ""),
         ("remove-headers", {"request": {"headers": []}}, "request.headers"),
         (
@@ -180,7 +196,8 @@ def test_parameters_outside_the_contract_are_refused(
 
 @pytest.mark.parametrize("policy", tuple(load(())), ids=lambda policy: policy.name)
 def test_the_example_of_every_policy_is_valid(policy: type[Policy]) -> None:
-    parsed = load(()).parse(PolicyRef(name=policy.name, version="v1", params=policy.example))
+    version = f"v{policy.version.major}"
+    parsed = load(()).parse(PolicyRef(name=policy.name, version=version, params=policy.example))
     assert isinstance(parsed, policy)
     compile_chain([parsed], scope())
 

@@ -23,15 +23,16 @@ from policy_engine.errors import PolicyError
 from policy_engine.policy import (
     Chain,
     Credential,
-    DirectAnswer,
     HttpFilter,
     Level,
     Policy,
     Preflight,
+    Routing,
     Scope,
     compile_chain,
     typed,
 )
+from xds.compile.actions import answer_action, destination
 from xds.compile.clusters import Target, resolve
 from xds.compile.paths import PathRoute, first_literal, path_routes, rank, segments
 from xds.errors import NotCompiled
@@ -133,7 +134,9 @@ def _compile(
 
     below = frozenset(ref.name for one in spec.operations for ref in one.policies)
 
-    def chain_of(refs: Sequence[PolicyRef], level: Level) -> Chain:
+    def chain_of(
+        refs: Sequence[PolicyRef], level: Level, operation: Operation | None = None
+    ) -> Chain:
         scope = Scope(
             level=level,
             api_id=api.id,
@@ -143,17 +146,23 @@ def _compile(
             credentials=credentials,
             key_issuer=settings.key_issuer_required or None,
             below=below if level == "api" else frozenset(),
+            operation_path=None if operation is None else _pattern(operation),
         )
         return compile_chain((catalogue.parse(ref) for ref in refs), scope)
 
     api_chain = chain_of(spec.policies, "api")
-    operation_chains = [chain_of(one.policies, "operation") for one in spec.operations]
+    operation_chains = [chain_of(one.policies, "operation", one) for one in spec.operations]
     clusters: dict[str, Document] = {}
     sites: list[Site] = []
     for hosts, upstream in _served_on(spec, settings):
         target, cluster = resolve(spec, upstream, settings.upstream_connect_timeout_s)
         clusters[cluster["name"]] = cluster
-        writer = _SiteWriter(api, context, target, api_chain, settings)
+        named: dict[str, Target] = {}
+        for name in _named_upstreams((api_chain, *operation_chains)):
+            instead = Upstream(ref=name, host_rewrite=upstream.host_rewrite)
+            named[name], cluster = resolve(spec, instead, settings.upstream_connect_timeout_s)
+            clusters[cluster["name"]] = cluster
+        writer = _SiteWriter(api, context, target, named, api_chain, settings)
         routes: list[ApiRoute] = []
         for position, (operation, chain) in enumerate(
             zip(spec.operations, operation_chains, strict=True)
@@ -164,6 +173,17 @@ def _compile(
     return CompiledApi(
         api.id, revision, context, tuple(sites), chain_slot(api_chain.filters, API_SLOT), clusters
     )
+
+
+def _pattern(operation: Operation) -> str:
+    path = operation.matcher.path
+    return "/" + "/".join(segments(path.value, prefix=path.type == "PathPrefix"))
+
+
+def _named_upstreams(chains: Sequence[Chain]) -> Sequence[str]:
+    """The upstream definitions that policies send requests to, each once."""
+    names = (share.upstream for chain in chains for share in chain.routing.shares)
+    return tuple(dict.fromkeys(names))
 
 
 def _served_on(
@@ -211,6 +231,7 @@ class _SiteWriter:
     api: RestApi
     context: str
     target: Target
+    named: Mapping[str, Target]  # upstream definitions that policies send requests to
     api_chain: Chain
     settings: XdsSettings
 
@@ -226,13 +247,24 @@ class _SiteWriter:
             self.api.id,
             ",".join(f"{one.name}={one.value}" for one in matcher.headers),
         )
-        base_path = self.target.base_path
+        routing = self.api_chain.routing.then(chain.routing)
+        targets = self._targets(routing)
         single = self.api_chain.answer is None and bool(chain.filters)
-        paths = tuple(path_routes(self.context, parts, base_path, single=single))
+        paths = tuple(
+            path_routes(
+                self.context,
+                parts,
+                targets[0].base_path,
+                single=single,
+                moves=routing.moves_path,
+            )
+        )
         yield from self._preflights(position, parts, paths, key, chain)
         answer = self.api_chain.answer or chain.answer
         action = (
-            _direct(answer) if answer is not None else self._forward(operation.resilience, chain)
+            answer_action(answer)
+            if answer is not None
+            else self._forward(operation.resilience, chain, routing, targets)
         )
         filters = () if self.api_chain.answer is not None else chain.filters
         per_filter = chain_slot(filters, OPERATION_SLOT)
@@ -281,7 +313,7 @@ class _SiteWriter:
                             *preflight.match_headers,
                         ],
                     },
-                    **_direct(preflight.answer),
+                    **answer_action(preflight.answer),
                     # the API's own chain is replaced by what stands before the policy
                     "typed_per_filter_config": {API_SLOT: _OFF}
                     | chain_slot(before, OPERATION_SLOT),
@@ -292,7 +324,26 @@ class _SiteWriter:
                 )
                 yield self._route(order, parts, document, preflight_key)
 
-    def _forward(self, resilience: Resilience | None, chain: Chain) -> Document:
+    def _targets(self, routing: Routing) -> tuple[Target, ...]:
+        """Where the requests go, one for each share. Raises ValueError if base paths differ."""
+        targets = tuple(self.named[share.upstream] for share in routing.shares) or (self.target,)
+        if len({one.base_path for one in targets}) > 1:
+            told = ", ".join(
+                f"{share.upstream!r} has {target.base_path or '/'!r}"
+                for share, target in zip(routing.shares, targets, strict=True)
+            )
+            raise ValueError(
+                f"upstream definitions that share the requests of a route need one basePath: {told}"
+            )
+        return targets
+
+    def _forward(
+        self,
+        resilience: Resilience | None,
+        chain: Chain,
+        routing: Routing,
+        targets: Sequence[Target],
+    ) -> Document:
         """The RouteAction: cluster, host, timeouts, retries; policies have the last word."""
         settings = self.settings
         timeout_s, idle_s = settings.upstream_timeout_s, settings.upstream_idle_timeout_s
@@ -302,17 +353,21 @@ class _SiteWriter:
             if one is not None and one.idle_timeout is not None:
                 idle_s = duration_s(one.idle_timeout)
         route: Document = {
-            "cluster": self.target.cluster,
+            **destination(routing, targets),
             "timeout": f"{timeout_s:g}s",
             "idle_timeout": f"{idle_s:g}s",
             "append_x_forwarded_host": True,
         }
         if self.target.rewrite_host:
+            authorities = {one.authority for one in targets}
+            authority = authorities.pop() if len(authorities) == 1 else None
             route |= (
-                {"host_rewrite_literal": self.target.authority}
-                if self.target.authority is not None
+                {"host_rewrite_literal": authority}
+                if authority is not None
                 else {"auto_host_rewrite": True}
             )
+        elif routing.host is not None:
+            route["host_rewrite_literal"] = routing.host
         if settings.upstream_retries:
             # only what provably never reached the upstream, so any method may be retried
             route["retry_policy"] = {
@@ -330,21 +385,6 @@ class _SiteWriter:
                 ],
             }
         return {"route": route | self.api_chain.route_fields | chain.route_fields}
-
-
-def _direct(answer: DirectAnswer) -> Document:
-    document: Document = {"direct_response": {"status": answer.status}}
-    if answer.body:
-        document["direct_response"]["body"] = {"inline_string": answer.body}
-    if answer.headers:
-        document["response_headers_to_add"] = [
-            {
-                "header": {"key": name, "value": value},
-                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-            }
-            for name, value in answer.headers
-        ]
-    return document
 
 
 def _header_matcher(name: str, value: str, kind: Literal["Exact", "RegularExpression"]) -> Document:

@@ -47,12 +47,29 @@ def first_literal(parts: tuple[str, ...]) -> str | None:
 
 
 def path_routes(
-    context: str, parts: tuple[str, ...], base_path: str, *, single: bool = False
+    context: str,
+    parts: tuple[str, ...],
+    base_path: str,
+    *,
+    single: bool = False,
+    moves: bool = False,
 ) -> Iterator[PathRoute]:
     """The routes that match `parts` below `context` (`` for the root), rewritten to `base_path`.
 
     `single`: in one route, so that what counts per route counts both slash forms together.
+    `moves`: a filter may change what stands below the context before the path is rewritten.
     """
+    for route in _path_routes(context, parts, base_path, single=single):
+        if moves:
+            rewrite = {} if context == base_path else _swap(context, base_path)
+            yield PathRoute(route.match, rewrite)
+        else:
+            yield route
+
+
+def _path_routes(
+    context: str, parts: tuple[str, ...], base_path: str, *, single: bool
+) -> Iterator[PathRoute]:
     kinds = rank(parts)
     if _PARAM in kinds or (single and _REST not in kinds and context + "/".join(parts)):
         yield _template(context, parts, base_path)

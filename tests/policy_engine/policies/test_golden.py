@@ -12,7 +12,7 @@ import yaml
 
 from bus.resources.rest_api import PolicyRef
 from policy_engine.catalogue import load
-from policy_engine.policy import Chain, Credential, Scope, compile_chain
+from policy_engine.policy import Chain, Credential, Routing, Scope, compile_chain
 from policy_engine.refusals import local_reply_config
 from xds.wire.messages import encode
 
@@ -43,13 +43,17 @@ def compiled(case: dict[str, Any]) -> Chain:
         credentials=credentials,
         key_issuer=case.get("key_issuer"),
         below=frozenset(case.get("below", ())),
+        operation_path=case.get("operation_path"),
     )
     ref = PolicyRef(name=case["policy"], params=case["params"])
     return compile_chain([load().parse(ref)], scope)
 
 
 def readable(chain: Chain) -> dict[str, Any]:
-    """As kept: of a Lua program only the constants, which are what the policy decides."""
+    """As kept: of a Lua program only the constants, which are what the policy decides.
+
+    Where requests go is kept if the policy has a say in it.
+    """
 
     def without_program(value: Any) -> Any:
         match value:
@@ -65,7 +69,10 @@ def readable(chain: Chain) -> dict[str, Any]:
             case _:
                 return value
 
-    return dict(without_program(asdict(chain)))
+    whole = asdict(chain)
+    if chain.routing == Routing():
+        del whole["routing"]
+    return dict(without_program(whole))
 
 
 def messages(document: Any) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,0 +1,116 @@
+"""redirect."""
+
+import re
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from policy_engine.lua import lua
+from policy_engine.paths import PathValue, prefix_rewrite
+from policy_engine.policy import (
+    Document,
+    HttpFilter,
+    Parameters,
+    Policy,
+    Redirect,
+    Scope,
+    Version,
+)
+
+_HOSTNAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?|\[[0-9A-Fa-f:.]+\]")
+
+# The listener routes by host without a port, so the port of the request is not known here: where
+# scheme, host and port stay, a relative reference (RFC 9110, 10.2.2) keeps all three.
+_STAY = """\
+function envoy_on_request(handle)
+  handle:streamInfo():dynamicMetadata():set("signalbox.redirect", "stay", true)
+end
+
+function envoy_on_response(handle)
+  local headers, location = handle:headers(), handle:headers():get("location")
+  if location and handle:streamInfo():dynamicMetadata():get("signalbox.redirect") then
+    headers:replace("location", (location:gsub("^%a+://[^/]*", "")))
+  end
+end
+"""
+
+
+def _hostname(host: str) -> str:
+    if not _HOSTNAME.fullmatch(host):
+        raise ValueError(f"{host!r} is not a host name or IP address; the port has its own field")
+    return host
+
+
+class RedirectPath(Parameters):
+    """The path of the new place."""
+
+    mode: Literal["full", "prefix"]
+    """What `value` replaces: the `full` path, or the `prefix` that the policy stands for, which is
+    the API's context and, attached to an operation, the operation's path up to its `*`. The query
+    is kept."""
+
+    value: PathValue
+    """The new path or prefix, as the caller sees it: it begins with `/`."""
+
+
+class RedirectPolicy(Policy):
+    """Sends the caller to another place; no upstream is called and no later policy runs.
+
+    What is not set is kept from the request. Where neither scheme, host nor port is set the answer
+    is a path, which callers take relative to where they are. A new scheme or host comes with its
+    default port; name any other `port`.
+    """
+
+    name: ClassVar[str] = "redirect"
+    version: ClassVar[Version] = Version(0, 9, 1)
+    example: ClassVar[Document] = {
+        "statusCode": 301,
+        "scheme": "https",
+        "hostname": "orders.example.com",
+        "path": {"mode": "prefix", "value": "/v2/orders"},
+    }
+
+    status_code: Literal[301, 302, 303, 307, 308] = 302
+    """The status: permanent (301, 308) or not; 307 and 308 keep method and body."""
+
+    scheme: Literal["http", "https"] | None = None
+    """The new scheme."""
+
+    hostname: Annotated[
+        str | None, Field(min_length=1, max_length=253), AfterValidator(_hostname)
+    ] = None
+    """The new host, without a port."""
+
+    port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    """The new port."""
+
+    path: RedirectPath | None = None
+    """The new path."""
+
+    @model_validator(mode="after")
+    def _elsewhere(self) -> Self:
+        if not (self.scheme or self.hostname or self.port or self.path):
+            raise ValueError("one of scheme, hostname, port and path is required")
+        return self
+
+    def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        """None: the route answers. Where the caller stays, one `lua` that makes it a path."""
+        if self.scheme is not None or self.hostname is not None or self.port is not None:
+            return ()
+        return (HttpFilter(scope.unique(self.name), lua(_STAY)),)
+
+    def redirect(self, scope: Scope) -> Redirect:
+        """The redirect, always."""
+        action: Document = {}
+        if self.scheme is not None:
+            action["scheme_redirect"] = self.scheme
+        if self.hostname is not None:
+            action["host_redirect"] = self.hostname
+        if self.port is not None:
+            action["port_redirect"] = self.port
+        match self.path:
+            case RedirectPath(mode="full", value=value):
+                action["path_redirect"] = value
+            case RedirectPath(value=value):
+                action["regex_rewrite"] = prefix_rewrite(scope, value)
+        return Redirect(self.status_code, action)
