@@ -28,7 +28,7 @@ PREFIX = "SIGNALBOX_"
 CONFIG_VARIABLE = "SIGNALBOX_CONFIG"
 """Where the TOML file is, when the command line does not say."""
 
-CLIENT_VARIABLES = frozenset({"SIGNALBOX_URL", "SIGNALBOX_USER", "SIGNALBOX_PASSWORD"})
+CLIENT_VARIABLES = frozenset({"SIGNALBOX_URL"})
 """Read by the client commands (`apply`, `get`, ...), not by the gateway."""
 
 

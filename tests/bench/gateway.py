@@ -92,7 +92,7 @@ async def change_latency(running: Gateway, url: str, label: str) -> None:
         for number in range(CHANGES):
             name = f"new-{label}-{number}"
             began = time.perf_counter()
-            document = rest_api(name, url)
+            document = rest_api(name, url, operations=[{"method": "GET", "path": "/x"}])
             posting = asyncio.create_task(api.post("/rest-apis", json=document))
             await live(caller, f"/{name}/x")
             created.append((time.perf_counter() - began) * 1000)
