@@ -26,6 +26,7 @@ EXPECTED = {
     "dynamic-endpoint": "1.0.1",
     "host-rewrite": "1.0.1",
     "redirect": "0.9.1",
+    "request-rewrite": "1.0.2",
     "remove-headers": "1.0.1",
     "respond": "1.0.1",
     "set-headers": "1.1.0",
@@ -171,6 +172,57 @@ def test_all_faults_are_told_at_once_with_their_paths() -> None:
         ("redirect", {"path": {"mode": "full", "value": "x"}}, "path.value"),
         ("redirect", {"path": {"mode": "full", "value": "/x?y"}}, "path.value"),
         ("redirect", {"path": {"mode": "exact", "value": "/x"}}, "path.mode"),
+        ("request-rewrite", {}, ""),
+        ("request-rewrite", {"methodRewrite": "FETCH"}, "methodRewrite"),
+        ("request-rewrite", {"pathRewrite": {"type": "ReplaceFullPath"}}, "pathRewrite"),
+        (
+            "request-rewrite",
+            {"pathRewrite": {"type": "ReplaceFullPath", "replaceFullPath": "/a?b"}},
+            "pathRewrite.replaceFullPath",
+        ),
+        (
+            "request-rewrite",
+            {
+                "pathRewrite": {
+                    "type": "ReplaceRegexMatch",
+                    "replaceRegexMatch": {"pattern": "(", "substitution": ""},
+                }
+            },
+            "pathRewrite.replaceRegexMatch.pattern",
+        ),
+        (
+            "request-rewrite",
+            {
+                "pathRewrite": {
+                    "type": "ReplaceRegexMatch",
+                    "replaceRegexMatch": {"pattern": "a", "substitution": r"\1"},
+                }
+            },
+            "pathRewrite.replaceRegexMatch",
+        ),
+        (
+            "request-rewrite",
+            {"queryRewrite": {"rules": [{"action": "Add", "name": "a"}]}},
+            "queryRewrite.rules[0]",
+        ),
+        (
+            "request-rewrite",
+            {"queryRewrite": {"rules": [{"action": "Remove", "name": "a", "value": "b"}]}},
+            "queryRewrite.rules[0]",
+        ),
+        (
+            "request-rewrite",
+            {"methodRewrite": "PUT", "match": {"headers": [{"name": "a", "type": "Exact"}]}},
+            "match.headers[0]",
+        ),
+        (
+            "request-rewrite",
+            {
+                "methodRewrite": "PUT",
+                "match": {"queryParams": [{"name": "a", "type": "Regex", "value": "(?=a)"}]},
+            },
+            "match.queryParams[0]",
+        ),
         ("remove-headers", {}, ""),
         ("remove-headers", {"request": {"headers": []}}, "request.headers"),
         (
