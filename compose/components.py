@@ -129,7 +129,7 @@ async def _serve(settings: Settings, names: Collection[str]) -> None:
 
     folder = DataFolder(settings.gateway.data.expanduser().absolute())
     folder.create()
-    catalogue = policies.load()
+    catalogue = policies.load(system=settings.policies)
     gateway = settings.gateway
     expected = {*names, "demo"} if gateway.demo and CONTROLLER in names else set(names)
     readiness = Readiness(expected, lambda: _all_ready(folder, names))

@@ -22,6 +22,7 @@ from compose.errors import BadSettings
 from compose.gateway_settings import GatewaySettings
 from controller.settings import ControllerSettings
 from policy_engine.engine.settings import EngineSettings
+from policy_engine.system import SystemParameters
 from xds.settings import XdsSettings
 
 PREFIX = "SIGNALBOX_"
@@ -41,6 +42,7 @@ class Settings:
     controller: ControllerSettings = field(default_factory=ControllerSettings)
     xds: XdsSettings = field(default_factory=XdsSettings)
     policy_engine: EngineSettings = field(default_factory=EngineSettings)
+    policies: SystemParameters = field(default_factory=SystemParameters)
     analytics: AnalyticsSettings = field(default_factory=AnalyticsSettings)
 
     def with_values(self, **values: object) -> Self:
@@ -91,6 +93,7 @@ def sections() -> dict[str, type[BaseModel]]:
         "controller": ControllerSettings,
         "xds": XdsSettings,
         "policy_engine": EngineSettings,
+        "policies": SystemParameters,
         "analytics": AnalyticsSettings,
         "bus": BusSettings,
     }

@@ -22,6 +22,7 @@ from bus.resources.rest_api import PolicyRef
 from policy_engine import policies as included
 from policy_engine.errors import Fault, InvalidParameters, UnknownPolicy
 from policy_engine.policy import Document, Policy, Refusal, Version, Where
+from policy_engine.system import SystemParameters
 
 ENTRY_POINTS = "signalbox.policies"
 _MAJOR = re.compile(r"v(\d+)")
@@ -56,13 +57,17 @@ class Catalogue:
     """The policies that are loaded, by name and version."""
 
     def __init__(
-        self, policies: Iterable[type[Policy]], broken: Iterable[BrokenPolicy] = ()
+        self,
+        policies: Iterable[type[Policy]],
+        broken: Iterable[BrokenPolicy] = (),
+        system: SystemParameters | None = None,
     ) -> None:
         by_name: dict[str, dict[Version, type[Policy]]] = {}
         for policy in policies:
             by_name.setdefault(policy.name, {})[policy.version] = policy
         self._by_name = {name: dict(sorted(by_name[name].items())) for name in sorted(by_name)}
         self.broken = tuple(broken)
+        self.system = system or SystemParameters()
 
     def __iter__(self) -> Iterator[type[Policy]]:
         """By name, older versions first."""
@@ -105,18 +110,23 @@ class Catalogue:
         return next((one.reason for one in self.broken if one.name == name), "")
 
     def refusals(self) -> tuple[Refusal, ...]:
-        """How the refusals of all policies are dressed; of the same details the first stays."""
+        """How the refusals of all policies are dressed; of the same details the first stays.
+
+        Those that match whole details stand before those that match how they start.
+        """
         refusals = {
             (one.details, one.prefix): one for policy in self for one in reversed(policy.refusals)
         }
-        return tuple(refusals.values())
+        return tuple(sorted(refusals.values(), key=lambda one: one.prefix))
 
     def listing(self) -> tuple[Listing, ...]:
         """What the documentation shows: every policy, in every version."""
         return tuple(_listing(policy) for policy in self)
 
 
-def load(points: Iterable[EntryPoint] | None = None) -> Catalogue:
+def load(
+    points: Iterable[EntryPoint] | None = None, *, system: SystemParameters | None = None
+) -> Catalogue:
     """The included policies and those installed beside them (`points`, for tests).
 
     An installed policy replaces an included one of the same name and version. Never raises: what
@@ -135,7 +145,7 @@ def load(points: Iterable[EntryPoint] | None = None) -> Catalogue:
             reason = _one_line(error)
             broken.append(BrokenPolicy(point.name, point.value, reason, traceback.format_exc()))
             log.exception("policy_not_loaded", name=point.name, source=point.value)
-    return Catalogue(found, broken)
+    return Catalogue(found, broken, system)
 
 
 def _installed(point: EntryPoint) -> list[type[Policy]]:

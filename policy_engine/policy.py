@@ -7,12 +7,15 @@ configuration. Documents are JSON-shaped, as Envoy's own configuration files are
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, ClassVar, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from policy_engine.errors import PolicyError, PolicyNotCompiled
+from policy_engine.system import SystemParameters
 
 Document = dict[str, Any]
 """A part of Envoy's configuration, JSON-shaped, snake_case field names, `@type` in every Any."""
@@ -67,6 +70,8 @@ class Scope:
     key_issuer: str | None = None  # keys of other issuers open nothing; None: any issuer
     operation_path: str | None = None
     """The path below the context, such as `/items/{id}` or `/items/*`; None at the API's level."""
+    system: SystemParameters = field(default_factory=SystemParameters)
+    """What whoever runs the gateway tells policies."""
     below: frozenset[str] = frozenset()
     """Names of the policies attached to the operations below, when this is the API's level."""
     attached: tuple[str, ...] = ()  # names of the policies of this attachment, in order
@@ -90,6 +95,23 @@ class HttpFilter:
     config: Document  # with `@type`
     per_route: Document | None = None
     """For filters that read the route: goes to `typed_per_filter_config` under `name`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A server that a policy's filters call by themselves, by the name of its cluster."""
+
+    url: str  # http or https; its path does not matter
+    authorities: str = ""
+    """PEM of who may have signed its certificate; empty: those the gateway trusts."""
+    verify: bool = True  # off: any certificate will do
+
+    @property
+    def cluster(self) -> str:
+        """The name of its cluster: the same for all that call it in the same way."""
+        parts = urlsplit(self.url)
+        identity = f"{parts.scheme}://{parts.netloc} {self.verify} {self.authorities}"
+        return f"policy-{parts.hostname}-{sha256(identity.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +215,11 @@ class Policy(Parameters):
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """The filters of the policy, in the order requests meet them. Raises PolicyNotCompiled."""
 
+    def services(self, scope: Scope) -> tuple[Service, ...]:
+        """The servers that the policy's filters call."""
+        del scope
+        return ()
+
     def answer(self) -> DirectAnswer | None:
         """What the policy answers instead of the upstream, if it always does."""
         return None
@@ -231,6 +258,7 @@ class Chain:
     """Each preflight with the filters that stand before its policy."""
     route_fields: Document = field(default_factory=dict)
     routing: Routing = Routing()
+    services: tuple[Service, ...] = ()
 
 
 def compile_chain(policies: Iterable[Policy], scope: Scope) -> Chain:
@@ -259,4 +287,5 @@ def _extended(chain: Chain, policy: Policy, scope: Scope) -> Chain:
         preflights=chain.preflights + preflights,
         route_fields=chain.route_fields | policy.route_fields(scope),
         routing=chain.routing.then(policy.routing()),
+        services=chain.services + policy.services(scope),
     )

@@ -8,8 +8,12 @@ from bus.resources.rest_api import PolicyRef
 from policy_engine.catalogue import load
 from policy_engine.policy import Credential, Document, Policy
 from policy_engine.refusals import local_reply_config
+from policy_engine.system import SystemParameters
+from tests.policy_engine.tokens import Signer, key_manager
 
-CATALOGUE = load(())
+COMPANY = Signer("company-1")
+SYSTEM = SystemParameters(key_managers=(key_manager("company", COMPANY),))
+CATALOGUE = load((), system=SYSTEM)
 LOCAL_REPLY: Document = local_reply_config(CATALOGUE.refusals())
 
 UNAUTHORIZED = {"error": "Unauthorized", "message": "Valid API key required"}

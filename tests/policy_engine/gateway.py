@@ -19,10 +19,12 @@ from policy_engine.policy import (
     compile_chain,
     typed,
 )
-from tests.policy_engine.attached import LOCAL_REPLY
+from policy_engine.system import SystemParameters
+from tests.policy_engine.attached import LOCAL_REPLY, SYSTEM
 from tests.servers.envoy import Envoy, envoy
 from tests.servers.http_backend import HttpBackend, http_backend
 from xds.compile.actions import answer_action
+from xds.compile.clusters import service_cluster
 
 Document = dict[str, Any]
 
@@ -42,6 +44,7 @@ class Api:
     key_issuer: str | None = None
     local_reply: Document | None = field(default_factory=lambda: LOCAL_REPLY)
     timeout: str = "15s"
+    system: SystemParameters = SYSTEM
 
     def scope(self, level: Level, path: str | None = None) -> Scope:
         """Where the policies of that level are attached."""
@@ -54,6 +57,7 @@ class Api:
             context="/",
             credentials=self.credentials,
             key_issuer=self.key_issuer,
+            system=self.system,
             below=frozenset(below) if level == "api" else frozenset(),
             operation_path=path,
         )
@@ -142,10 +146,19 @@ def virtual_host(api: Api, name: str = "orders", domains: tuple[str, ...] = ("*"
     }
 
 
+def services(api: Api) -> list[Document]:
+    """The clusters of the servers that the policies of `api` call."""
+    chains = [compile_chain(api.policies, api.scope("api"))]
+    chains += [compile_chain(one, api.scope("operation")) for one in api.operations.values()]
+    called = {one for chain in chains for one in chain.services}
+    return [service_cluster(one, 2) for one in called]
+
+
 def bootstrap(
     virtual_hosts: list[Document],
     backend_port: int,
     *,
+    clusters: list[Document] | None = None,
     local_reply: Document | None = None,
     access_log: list[Document] | None = None,
 ) -> Document:
@@ -183,6 +196,7 @@ def bootstrap(
                 {"name": "http", "address": address(0), "filter_chains": [{"filters": filters}]}
             ],
             "clusters": [
+                *(clusters or ()),
                 {
                     "name": "backend",
                     "type": "STATIC",
@@ -191,7 +205,7 @@ def bootstrap(
                         "cluster_name": "backend",
                         "endpoints": [{"lb_endpoints": [endpoint]}],
                     },
-                }
+                },
             ],
         }
     }
@@ -201,7 +215,12 @@ def bootstrap(
 async def gateway(api: Api) -> AsyncIterator[Gateway]:
     """`api` served by Envoy, with an echo behind it."""
     async with http_backend() as backend:
-        config = bootstrap([virtual_host(api)], backend.port, local_reply=api.local_reply)
+        config = bootstrap(
+            [virtual_host(api)],
+            backend.port,
+            local_reply=api.local_reply,
+            clusters=services(api),
+        )
         async with envoy(config) as router:
             port = await router.port("http")
             url = f"http://127.0.0.1:{port}"

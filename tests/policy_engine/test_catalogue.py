@@ -17,6 +17,7 @@ from policy_engine.policy import (
     Version,
     compile_chain,
 )
+from tests.policy_engine.attached import SYSTEM
 
 EXPECTED = {
     "api-key-auth": "1.2.1",
@@ -27,6 +28,7 @@ EXPECTED = {
     "host-rewrite": "1.0.1",
     "redirect": "0.9.1",
     "request-rewrite": "1.0.2",
+    "jwt-auth": "1.3.0",
     "remove-headers": "1.0.1",
     "respond": "1.0.1",
     "set-headers": "1.1.0",
@@ -65,7 +67,9 @@ def faults(name: str, **params: Any) -> dict[str, str]:
 
 
 def scope() -> Scope:
-    return Scope(level="api", api_id="a", api_name="A", api_version="v1", context="/a")
+    return Scope(
+        level="api", api_id="a", api_name="A", api_version="v1", context="/a", system=SYSTEM
+    )
 
 
 def test_the_first_policies_are_loaded_in_their_versions() -> None:
@@ -223,6 +227,14 @@ def test_all_faults_are_told_at_once_with_their_paths() -> None:
             },
             "match.queryParams[0]",
         ),
+        ("jwt-auth", {"issuers": [""]}, "issuers[0]"),
+        (
+            "jwt-auth",
+            {"claims": {"allOf": [{"claim": "a", "values": []}]}},
+            "claims.allOf[0].values",
+        ),
+        ("jwt-auth", {"claimMappings": {"sub": "Host"}}, "claimMappings.sub"),
+        ("jwt-auth", {"forwardedTokenHeader": "a b"}, "forwardedTokenHeader"),
         ("remove-headers", {}, ""),
         ("remove-headers", {"request": {"headers": []}}, "request.headers"),
         (

@@ -11,6 +11,7 @@ import yaml
 from bus.resources.rest_api import PolicyRef, RestApi
 from policy_engine.errors import UnknownPolicy
 from policy_engine.policy import Policy
+from policy_engine.system import SystemParameters
 from tests.servers.envoy import Envoy, envoy
 from xds.compile.api import CompiledApi, compile_api
 from xds.compile.scopes import (
@@ -29,6 +30,8 @@ from xds.settings import XdsSettings
 
 class NoPolicies:
     """A catalogue with nothing in it."""
+
+    system = SystemParameters()
 
     def parse(self, ref: PolicyRef) -> Policy:
         raise UnknownPolicy(ref.name, ref.version)

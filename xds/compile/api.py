@@ -32,8 +32,9 @@ from policy_engine.policy import (
     compile_chain,
     typed,
 )
+from policy_engine.system import SystemParameters
 from xds.compile.actions import answer_action, destination
-from xds.compile.clusters import Target, resolve
+from xds.compile.clusters import Target, resolve, service_cluster
 from xds.compile.paths import PathRoute, first_literal, path_routes, rank, segments
 from xds.errors import NotCompiled
 from xds.settings import XdsSettings
@@ -47,6 +48,11 @@ _OFF = typed("envoy.config.route.v3.FilterConfig", {"disabled": True})
 
 class Catalogue(Protocol):
     """Where policies come from."""
+
+    @property
+    def system(self) -> SystemParameters:
+        """What whoever runs the gateway tells them."""
+        ...
 
     def parse(self, ref: PolicyRef) -> Policy:
         """The policy that `ref` names, with its parameters. Raises PolicyError."""
@@ -145,6 +151,7 @@ def _compile(
             context=context or "/",
             credentials=credentials,
             key_issuer=settings.key_issuer_required or None,
+            system=catalogue.system,
             below=below if level == "api" else frozenset(),
             operation_path=None if operation is None else _pattern(operation),
         )
@@ -152,7 +159,11 @@ def _compile(
 
     api_chain = chain_of(spec.policies, "api")
     operation_chains = [chain_of(one.policies, "operation", one) for one in spec.operations]
-    clusters: dict[str, Document] = {}
+    clusters = {
+        service.cluster: service_cluster(service, settings.upstream_connect_timeout_s)
+        for chain in (api_chain, *operation_chains)
+        for service in chain.services
+    }
     sites: list[Site] = []
     for hosts, upstream in _served_on(spec, settings):
         target, cluster = resolve(spec, upstream, settings.upstream_connect_timeout_s)

@@ -11,6 +11,7 @@ import orjson
 
 from bus.resources.document import duration_s
 from bus.resources.rest_api import RestApiSpec, Upstream
+from policy_engine.policy import Service
 
 Document = dict[str, Any]
 
@@ -182,6 +183,20 @@ def cluster_document(endpoints: Sequence[Endpoint], connect_timeout_s: float) ->
     digest = hashlib.sha256(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
     name = f"{endpoints[0].host}-{digest}"
     document["name"] = document["load_assignment"]["cluster_name"] = name
+    return document
+
+
+def service_cluster(service: Service, connect_timeout_s: float) -> Document:
+    """The Envoy cluster of a server that policies call."""
+    endpoint = _endpoint(service.url)
+    document = cluster_document([endpoint], connect_timeout_s)
+    if endpoint.scheme == "https" and (service.authorities or not service.verify):
+        tls = document["transport_socket"]["typed_config"]["common_tls_context"]
+        combined = tls.pop("combined_validation_context")["default_validation_context"]
+        if service.verify:
+            authorities = {"trusted_ca": {"inline_string": service.authorities}}
+            tls["validation_context"] = combined | authorities
+    document["name"] = document["load_assignment"]["cluster_name"] = service.cluster
     return document
 
 

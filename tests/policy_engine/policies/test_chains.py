@@ -3,13 +3,25 @@
 import pytest
 
 from policy_engine.policy import Policy, compile_chain
-from tests.policy_engine.attached import CATALOGUE, basic, credential, key_policy, limit, policy
+from tests.policy_engine.attached import (
+    CATALOGUE,
+    COMPANY,
+    basic,
+    credential,
+    key_policy,
+    limit,
+    policy,
+)
 from tests.policy_engine.gateway import Api, Gateway, gateway
+from tests.policy_engine.tokens import bearer
 
 # what a caller presents to the example of a policy that asks for something
 PRESENTED = {
     "api-key-auth": {"API-Key": "k"},
     "basic-auth": {"Authorization": basic("shop", "correct horse battery staple")},
+    "jwt-auth": bearer(
+        COMPANY.token(aud="orders", scope="orders:read", realm_access={"roles": ["clerk"]})
+    ),
 }
 
 

@@ -1,0 +1,322 @@
+"""jwt-auth.
+
+Source: RFC 7519 (tokens), RFC 6750 (how they are presented and refused).
+"""
+
+import json
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from policy_engine.claims import (
+    HEADER,
+    PAYLOAD,
+    all_of,
+    any_of,
+    claim_is,
+    denied,
+    refuse_unless,
+    signed_with,
+)
+from policy_engine.errors import PolicyNotCompiled
+from policy_engine.headers import APPLICATION_HEADER, EditableHeaderName, header_mutation
+from policy_engine.keys import ALGORITHMS
+from policy_engine.lua import lua
+from policy_engine.policy import (
+    Document,
+    HttpFilter,
+    Parameters,
+    Policy,
+    Refusal,
+    Scope,
+    Service,
+    Version,
+    typed,
+)
+from policy_engine.system import KeyManager, RemoteKeys, SystemParameters
+
+_JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
+_DETAILS = "jwt_authn_access_denied{"
+_LONGEST_TOKEN_BYTES = 8192
+_UNAUTHORIZED: Document = {"error": "Unauthorized", "message": "Authentication failed"}
+_MISSING = (("www-authenticate", "Bearer"),)
+_INVALID = (("www-authenticate", 'Bearer error="invalid_token"'),)
+_INSUFFICIENT = (("www-authenticate", 'Bearer error="insufficient_scope"'),)
+
+Text = Annotated[str, Field(min_length=1, max_length=1024)]
+Texts = Annotated[tuple[Text, ...], Field(max_length=100)]
+
+
+class Scopes(Parameters):
+    """Scopes that a token must have."""
+
+    all_of: Texts = ()
+    """All of these."""
+
+    any_of: Texts = ()
+    """At least one of these."""
+
+
+class ClaimValues(Parameters):
+    """A claim and what it may be."""
+
+    claim: Text
+    """The claim's name; dots lead into objects, such as `realm_access.roles`."""
+
+    values: Annotated[tuple[Text, ...], Field(min_length=1, max_length=100)]
+    """One of these: what the claim is, or what is in it if it is a list."""
+
+
+class Claims(Parameters):
+    """Claims that a token must have."""
+
+    all_of: Annotated[tuple[ClaimValues, ...], Field(max_length=50)] = ()
+    """All of these must hold."""
+
+    any_of: Annotated[tuple[ClaimValues, ...], Field(max_length=50)] = ()
+    """At least one of these must hold."""
+
+
+class JwtAuth(Policy):
+    """Lets only requests with a valid JSON Web Token of a trusted key manager pass.
+
+    Key managers are set up by whoever runs the gateway (`[policies] key_managers`). Tokens are
+    signed with RS256, PS256 or ES256. Who is in `userIdClaim` is the application on usage events.
+    """
+
+    name: ClassVar[str] = "jwt-auth"
+    version: ClassVar[Version] = Version(1, 3, 0)
+    refusals: ClassVar[tuple[Refusal, ...]] = (
+        Refusal(f"{_DETAILS}Jwt_is_missing}}", 401, _UNAUTHORIZED, headers=_MISSING),
+        Refusal(_DETAILS, 401, _UNAUTHORIZED, prefix=True, headers=_INVALID),
+        Refusal(denied("jwt-auth"), 401, _UNAUTHORIZED, headers=_INSUFFICIENT),
+    )
+    example: ClassVar[Document] = {
+        "issuers": ["company"],
+        "audiences": ["orders"],
+        "scopes": {"anyOf": ["orders:read", "orders:write"]},
+        "claims": {"allOf": [{"claim": "realm_access.roles", "values": ["clerk", "manager"]}]},
+        "claimMappings": {"email": "X-User-Email"},
+    }
+
+    issuers: Texts = ()
+    """The names of the key managers whose tokens are accepted; none: those of all."""
+
+    audiences: Texts = ()
+    """A token must be meant for one of these; none: for anybody."""
+
+    scopes: Scopes | None = None
+    """Scopes that a token must have."""
+
+    claims: Claims | None = None
+    """Claims that a token must have."""
+
+    required_scopes: Texts = ()
+    """Deprecated: at least one of these; not looked at when there are `scopes`."""
+
+    required_claims: dict[Text, str] = {}
+    """Deprecated: claims and what each must be."""
+
+    claim_mappings: dict[Text, EditableHeaderName] = {}
+    """Claims, and the headers in which the upstream gets them; what the caller sent there is
+    removed."""
+
+    auth_header_prefix: Annotated[str, Field(max_length=64, pattern="^[!-~]*$")] | None = None
+    """What stands before the token; without it, what the gateway is set to (`Bearer`)."""
+
+    header_name: EditableHeaderName | None = None
+    """The header that holds the token; without it, what the gateway is set to (`Authorization`)."""
+
+    user_id_claim: Text = "sub"
+    """The claim that says who calls."""
+
+    forward_token: bool = True
+    """Whether the upstream gets the token."""
+
+    forwarded_token_header: EditableHeaderName = "x-forwarded-authorization"  # noqa: S105
+    """The header in which the upstream gets the token; it is taken off where it was."""
+
+    forward_token_strip_scheme: bool = False
+    """Whether the upstream gets the token without what stands before it."""
+
+    def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        """`jwt_authn` verifies, `rbac` looks at the claims, a last one passes the token on."""
+        managers = self._managers(scope)
+        providers = {one.name: self._provider(one, scope.system) for one in managers}
+        wanted: list[Document] = [{"provider_name": name} for name in providers]
+        requires = wanted[0] if len(wanted) == 1 else {"requires_any": {"requirements": wanted}}
+        rules = [{"match": {"prefix": "/"}, "requires": requires}]
+        name = scope.unique(self.name)
+        made = [HttpFilter(name, typed(_JWT, {"providers": providers, "rules": rules}))]
+        if any(one.jwks.remote is not None for one in managers):
+            for provider in providers.values():  # local keys say their algorithm themselves
+                provider["header_in_metadata"] = HEADER
+        conditions = self._conditions(managers)
+        if conditions:
+            made.append(HttpFilter(f"{name}.claims", refuse_unless(self.name, all_of(conditions))))
+        made += self._passing_on(name, scope)
+        return tuple(made)
+
+    def services(self, scope: Scope) -> tuple[Service, ...]:
+        """The servers that publish keys."""
+        remotes = (one.jwks.remote for one in self._managers(scope))
+        return tuple(_service(one) for one in remotes if one is not None)
+
+    def _managers(self, scope: Scope) -> tuple[KeyManager, ...]:
+        known = {one.name: one for one in scope.system.key_managers}
+        if not known:
+            raise PolicyNotCompiled(
+                self.name, "the gateway has no key manager: set key_managers in [policies]"
+            )
+        unknown = [one for one in self.issuers if one not in known]
+        if unknown:
+            raise PolicyNotCompiled(
+                self.name,
+                f"the gateway has no key manager {unknown[0]!r}; it has {', '.join(sorted(known))}",
+            )
+        return tuple(known[one] for one in dict.fromkeys(self.issuers or known))
+
+    def _place(self, system: SystemParameters) -> tuple[str, str]:
+        """The header that holds the token, and what stands before it."""
+        prefix = self.auth_header_prefix
+        return (
+            (self.header_name or system.jwt_header_name).lower(),
+            system.jwt_auth_header_scheme if prefix is None else prefix,
+        )
+
+    def _provider(self, manager: KeyManager, system: SystemParameters) -> Document:
+        header, scheme = self._place(system)
+        prefixes = dict.fromkeys((scheme, scheme.lower(), scheme.upper())) if scheme else ("",)
+        provider: Document = {
+            "from_headers": [
+                {"name": header, **({"value_prefix": f"{one} "} if one else {})} for one in prefixes
+            ],
+            "forward": True,  # a later filter takes it off
+            "payload_in_metadata": PAYLOAD,
+            "clock_skew_seconds": system.jwt_leeway_s,
+            "claim_to_headers": [
+                _claim_to_header(claim, header)
+                for claim, header in (
+                    *self.claim_mappings.items(),
+                    (self.user_id_claim, APPLICATION_HEADER),
+                )
+            ],
+            **_keys(manager, system),
+        }
+        if manager.issuer and system.jwt_validate_issuer:
+            provider["issuer"] = manager.issuer
+        if self.audiences:
+            provider["audiences"] = list(self.audiences)
+        if system.jwt_token_caching:
+            provider["jwt_cache_config"] = {
+                "jwt_cache_size": system.jwt_token_cache_entries,
+                "jwt_max_token_size": _LONGEST_TOKEN_BYTES,
+            }
+        return provider
+
+    def _conditions(self, managers: tuple[KeyManager, ...]) -> list[Document]:
+        every = self.scopes.all_of if self.scopes is not None else ()
+        some = self.scopes.any_of if self.scopes is not None else self.required_scopes
+        conditions = [self._scope(one, managers) for one in every]
+        if some:
+            conditions.append(any_of(self._scope(one, managers) for one in some))
+        claims = self.claims or Claims()
+        conditions += [_claim(one) for one in claims.all_of]
+        if claims.any_of:
+            conditions.append(any_of(_claim(one) for one in claims.any_of))
+        conditions += [claim_is(claim, value) for claim, value in self.required_claims.items()]
+        if any(one.jwks.remote is not None for one in managers):
+            conditions.append(signed_with(ALGORITHMS))
+        return conditions
+
+    def _scope(self, scope: str, managers: tuple[KeyManager, ...]) -> Document:
+        """Scope `scope` in the claim of whoever has issued the token."""
+        places = {(one.scope_claim, one.scope_claim_separator) for one in managers}
+        if len(places) > 1 and not all(one.issuer for one in managers):
+            raise PolicyNotCompiled(
+                self.name,
+                "key managers with different scope claims need an issuer each",
+            )
+        ways: list[Document] = []
+        for one in managers:
+            has = claim_is(one.scope_claim, scope, separator=one.scope_claim_separator)
+            way = has if len(places) == 1 else all_of((claim_is("iss", one.issuer), has))
+            if way not in ways:
+                ways.append(way)
+        return any_of(ways)
+
+    def _passing_on(self, name: str, scope: Scope) -> list[HttpFilter]:
+        header, scheme = self._place(scope.system)
+        target = self.forwarded_token_header.lower()
+        again = scope.level == "api" and scope.repeats(self.name)  # an operation looks at it too
+        stays = again or (self.forward_token and target == header)
+        strip = bool(self.forward_token_strip_scheme and scheme and self.forward_token)
+        mutations: list[Document] = []
+        if self.forward_token and target != header and not strip:
+            mutations.append(
+                {
+                    "append": {
+                        "header": {"key": target, "value": f"%REQ({header})%"},
+                        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                    }
+                }
+            )
+        elif not self.forward_token and target != header:
+            mutations.append({"remove": target})
+        if not stays:
+            mutations.append({"remove": header})
+        made: list[HttpFilter] = []
+        if strip and not (again and target == header):
+            script = _STRIP.format(
+                source=json.dumps(header), target=json.dumps(target), skip=len(scheme) + 2
+            )
+            made.append(HttpFilter(f"{name}.stripped", lua(script)))
+        if mutations:
+            made.append(HttpFilter(f"{name}.forwarded", header_mutation(mutations)))
+        return made
+
+
+_STRIP = """\
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  local value = headers:get({source})
+  if value ~= nil then headers:replace({target}, (value:sub({skip}):gsub("^ +", ""))) end
+end
+"""
+
+
+def _claim(wanted: ClaimValues) -> Document:
+    return any_of(claim_is(wanted.claim, value) for value in wanted.values)
+
+
+def _claim_to_header(claim: str, header: str) -> Document:
+    return {"header_name": header.lower(), "claim_name": claim}
+
+
+def _keys(manager: KeyManager, system: SystemParameters) -> Document:
+    remote, local = manager.jwks.remote, manager.jwks.local
+    if remote is None:
+        assert local is not None
+        text = json.dumps(local.keys, sort_keys=True, separators=(",", ":"))
+        return {"local_jwks": {"inline_string": text}}
+    pause = f"{system.jwks_fetch_retry_interval_s:.3f}s"
+    return {
+        "remote_jwks": {
+            "http_uri": {
+                "uri": remote.uri,
+                "cluster": _service(remote).cluster,
+                "timeout": f"{system.jwks_fetch_timeout_s:.3f}s",
+            },
+            "cache_duration": f"{system.jwks_cache_ttl_s:.3f}s",
+            # fetched before the first token comes; nothing waits for a server that is away
+            "async_fetch": {"fast_listener": True, "failed_refetch_duration": pause},
+            "retry_policy": {
+                "num_retries": system.jwks_fetch_retries,
+                "retry_back_off": {"base_interval": pause, "max_interval": pause},
+            },
+        }
+    }
+
+
+def _service(remote: RemoteKeys) -> Service:
+    return Service(remote.uri, remote.authorities, not remote.skip_tls_verify)
