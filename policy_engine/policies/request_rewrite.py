@@ -339,10 +339,11 @@ class RequestRewrite(Policy):
         wanted = self.match or Conditions()
         conditions: list[Value] = []
         asked: list[Step] = []
-        named: list[tuple[Step, Condition]] = [
-            *(({"header": one.name.lower()}, one) for one in wanted.headers),
-            *(({"query": one.name}, one) for one in wanted.query_params),
-        ]
+        named: list[tuple[Step, Condition]] = []
+        for header in wanted.headers:
+            named.append(({"header": header.name.lower()}, header))
+        for parameter in wanted.query_params:
+            named.append(({"query": parameter.name}, parameter))
         for condition, one in named:
             if one.type == "Exact":
                 condition["exact"] = one.value
