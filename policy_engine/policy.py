@@ -141,6 +141,14 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class Mirror:
+    """Copies of requests for one upstream definition of the API; their answers are dropped."""
+
+    upstream: str  # the definition's name
+    per_million: int  # how many requests are copied
+
+
+@dataclass(frozen=True, slots=True)
 class Routing:
     """Where requests go, as far as policies decide it; None or empty: the API's own way."""
 
@@ -150,6 +158,8 @@ class Routing:
     """Upstream definitions that take the place of the API's upstream."""
     sticky: bool = False
     """Whether the `hash_policy` among the route's fields chooses the share, not chance."""
+    mirrors: tuple[Mirror, ...] = ()
+    """Where copies go; those of all policies add up."""
     moves_path: bool = False
     """Whether a filter may have changed the path below the context when the route is taken."""
 
@@ -159,6 +169,7 @@ class Routing:
             host=later.host if later.host is not None else self.host,
             shares=later.shares or self.shares,
             sticky=later.sticky if later.shares else self.sticky,
+            mirrors=self.mirrors + later.mirrors,
             moves_path=self.moves_path or later.moves_path,
         )
 

@@ -30,6 +30,8 @@ EXPECTED = {
     "dynamic-endpoint": "1.0.1",
     "fault-injection": "1.0.0",
     "host-rewrite": "1.0.1",
+    "maintenance-mode": "1.0.0",
+    "mirror": "1.0.0",
     "redirect": "0.9.1",
     "request-rewrite": "1.0.2",
     "request-size-limit": "1.0.0",
@@ -39,6 +41,7 @@ EXPECTED = {
     "remove-headers": "1.0.1",
     "respond": "1.0.1",
     "set-headers": "1.1.0",
+    "traffic-split": "1.0.0",
 }
 
 
@@ -268,6 +271,20 @@ def test_all_faults_are_told_at_once_with_their_paths() -> None:
         ("retry", {"retryOn": []}, ""),
         ("retry", {"statuses": [200]}, "statuses[0]"),
         ("retry", {"backOff": {"base": "1s"}}, "backOff"),
+        ("maintenance-mode", {"allow": ["10.0.0.1/8"]}, "allow[0]"),
+        ("maintenance-mode", {"allow": ["office"]}, "allow[0]"),
+        ("maintenance-mode", {"retryAfter": "0s"}, "retryAfter"),
+        ("mirror", {"targetUpstream": "a", "percentage": 0.0}, "percentage"),
+        ("traffic-split", {"targets": []}, "targets"),
+        ("traffic-split", {"targets": [{"upstream": "a", "weight": 0}]}, ""),
+        (
+            "traffic-split",
+            {
+                "targets": [{"upstream": "a", "weight": 1}],
+                "sticky": {"header": "X-A", "cookie": "a"},
+            },
+            "sticky",
+        ),
         ("remove-headers", {}, ""),
         ("remove-headers", {"request": {"headers": []}}, "request.headers"),
         (

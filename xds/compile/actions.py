@@ -1,6 +1,6 @@
 """What a route does with a request, in Envoy's fields."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from policy_engine.policy import DirectAnswer, Redirect, Routing
@@ -30,6 +30,34 @@ def destination(routing: Routing, targets: Sequence[Target]) -> Document:
     if routing.sticky:
         weighted["use_hash_policy"] = True
     return {"weighted_clusters": weighted}
+
+
+def mirror_policies(
+    routing: Routing, named: Mapping[str, Target], target: Target
+) -> list[Document]:
+    """`request_mirror_policies`: copies take the path that requests take to `target`.
+
+    Raises ValueError when a mirror has another base path.
+    """
+    policies: list[Document] = []
+    for mirror in routing.mirrors:
+        to = named[mirror.upstream]
+        if to.base_path != target.base_path:
+            raise ValueError(
+                f"copies keep the path of the request, so upstream definition {mirror.upstream!r} "
+                f"needs the basePath {target.base_path or '/'!r}, not {to.base_path or '/'!r}"
+            )
+        policy: Document = {
+            "cluster": to.cluster,
+            "runtime_fraction": {
+                "default_value": {"numerator": mirror.per_million, "denominator": "MILLION"}
+            },
+            "disable_shadow_host_suffix_append": True,
+        }
+        if to.rewrite_host and to.authority is not None:
+            policy["host_rewrite_literal"] = to.authority
+        policies.append(policy)
+    return policies
 
 
 def answer_action(answer: DirectAnswer | Redirect) -> Document:

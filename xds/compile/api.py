@@ -33,7 +33,7 @@ from policy_engine.policy import (
     typed,
 )
 from policy_engine.system import SystemParameters
-from xds.compile.actions import answer_action, destination
+from xds.compile.actions import answer_action, destination, mirror_policies
 from xds.compile.clusters import Target, resolve, service_cluster
 from xds.compile.paths import PathRoute, first_literal, path_routes, rank, segments
 from xds.errors import NotCompiled
@@ -193,7 +193,10 @@ def _pattern(operation: Operation) -> str:
 
 def _named_upstreams(chains: Sequence[Chain]) -> Sequence[str]:
     """The upstream definitions that policies send requests to, each once."""
-    names = (share.upstream for chain in chains for share in chain.routing.shares)
+    names: list[str] = []
+    for chain in chains:
+        names += [share.upstream for share in chain.routing.shares]
+        names += [mirror.upstream for mirror in chain.routing.mirrors]
     return tuple(dict.fromkeys(names))
 
 
@@ -379,6 +382,8 @@ class _SiteWriter:
             )
         elif routing.host is not None:
             route["host_rewrite_literal"] = routing.host
+        if routing.mirrors:
+            route["request_mirror_policies"] = mirror_policies(routing, self.named, targets[0])
         if settings.upstream_retries:
             # only what provably never reached the upstream, so any method may be retried
             route["retry_policy"] = {
