@@ -1,0 +1,97 @@
+"""Conditions in CEL, compiled to the checked form that Envoy evaluates.
+
+Source: https://github.com/google/cel-spec; names: Envoy's attributes.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+from cel_expr_python import cel
+from google.protobuf.any_pb2 import Any as AnyMessage
+
+from policy_engine.policy import Document, typed
+from xds.wire.messages import decode
+
+NAMES = {
+    "request": (
+        "headers",
+        "host",
+        "id",
+        "method",
+        "path",
+        "protocol",
+        "query",
+        "referer",
+        "scheme",
+        "time",
+        "url_path",
+        "useragent",
+    ),
+    "source": ("address", "port"),
+}
+"""What a condition may speak of: `request.method`, `source.address`, ..."""
+
+_CHECKED = "cel.expr.CheckedExpr"
+_INPUT = "xds.type.matcher.v3.HttpAttributesCelMatchInput"
+_MATCHER = "xds.type.matcher.v3.CelMatcher"
+
+
+def checked(expression: str) -> Document:
+    """`expression` as a CheckedExpr. Raises ValueError for all that is no condition."""
+    document: Document = _compiled(expression)
+    for operand, name in _fields(document["expr"]):
+        if name not in NAMES[operand]:
+            known = ", ".join(NAMES[operand])
+            raise ValueError(f"there is no {operand}.{name}; {operand} has {known}")
+    return document
+
+
+def holds(expression: str) -> Document:
+    """A matcher's predicate that is true when `expression` is; an error in it is false."""
+    matcher = typed(_MATCHER, {"expr_match": {"cel_expr_checked": checked(expression)}})
+    return {
+        "single_predicate": {
+            "input": {"name": "attributes", "typed_config": typed(_INPUT)},
+            "custom_match": {"name": "condition", "typed_config": matcher},
+        }
+    }
+
+
+@lru_cache(maxsize=256)
+def _compiled(expression: str) -> Document:
+    try:
+        compiled = _environment().compile(expression)
+    except RuntimeError as error:  # the only one it raises
+        raise ValueError(f"is no CEL: {_reason(str(error))}") from None
+    if compiled.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
+        raise ValueError(f"is no condition: it gives {compiled.return_type().name()}, not bool")
+    document = decode(_CHECKED, AnyMessage.FromString(compiled.serialize()).value)
+    del document["source_info"]  # for people only
+    return document
+
+
+@lru_cache(maxsize=1)
+def _environment() -> cel.Env:
+    anything = cel.Type.Map(cel.Type.STRING, cel.Type.DYN)
+    return cel.NewEnv(variables=dict.fromkeys(NAMES, anything))
+
+
+def _reason(text: str) -> str:
+    found = re.search(r"ERROR: <input>:(\d+:\d+: [^\n]*)", text)
+    return found[1] if found else " ".join(text.split())
+
+
+def _fields(part: object) -> Iterator[tuple[str, str]]:
+    """Every `name.field` of a declared name."""
+    if isinstance(part, dict):
+        select = part.get("select_expr")
+        if isinstance(select, dict):
+            operand = select["operand"].get("ident_expr", {}).get("name")
+            if operand in NAMES:
+                yield operand, select["field"]
+        for value in part.values():
+            yield from _fields(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from _fields(value)
