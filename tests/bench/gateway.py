@@ -12,7 +12,17 @@ from pathlib import Path
 
 import httpx
 
-from tests.bench.load import Result, percentile, plain_router, ratios, upstream, wrk
+from tests.bench.load import (
+    OTHERS_CORE,
+    ROUTER_CORE,
+    Result,
+    percentile,
+    pin,
+    plain_router,
+    ratios,
+    upstream,
+    wrk,
+)
 from tests.servers.gateway import Gateway, gateway, rest_api
 
 ONE_WORKER = {"SIGNALBOX_ENVOY_CONCURRENCY": "1", "SIGNALBOX_API_KEYS_PER_USER_PER_API": "2000"}
@@ -85,12 +95,13 @@ async def live(caller: httpx.AsyncClient, path: str, headers: dict[str, str] | N
 
 async def change_latency(running: Gateway, url: str, label: str) -> None:
     """From sending the REST call to the first 200 on the new API, and on a changed one."""
+    slug = label.split()[0].replace(",", "")
     created: list[float] = []
     changed: list[float] = []
     async with running.api() as api, httpx.AsyncClient(base_url=running.url) as caller:
         await api.get("/rest-apis/none")
         for number in range(CHANGES):
-            name = f"new-{label}-{number}"
+            name = f"new-{slug}-{number}"
             began = time.perf_counter()
             document = rest_api(name, url, operations=[{"method": "GET", "path": "/x"}])
             posting = asyncio.create_task(api.post("/rest-apis", json=document))
@@ -123,6 +134,8 @@ async def keyed(running: Gateway, name: str) -> str:
 
 
 async def chain_ratio(running: Gateway, url: str, label: str, key: str) -> None:
+    for name, pid in running.children().items():
+        pin(pid, ROUTER_CORE if name == "envoy" else OTHERS_CORE)
     async with plain_router(url, concurrency=1) as plain:
         header = [f"X-API-Key: {key}"]
         found = await ratios(

@@ -36,6 +36,7 @@ from policy_engine.system import SystemParameters
 from xds.compile.actions import answer_action, destination, mirror_policies
 from xds.compile.clusters import Target, resolve, service_cluster
 from xds.compile.paths import PathRoute, first_literal, path_routes, rank, segments
+from xds.compile.retries import retry_policy
 from xds.errors import NotCompiled
 from xds.settings import XdsSettings
 
@@ -369,9 +370,10 @@ class _SiteWriter:
         route: Document = {
             **destination(routing, targets),
             "timeout": f"{timeout_s:g}s",
-            "idle_timeout": f"{idle_s:g}s",
             "append_x_forwarded_host": True,
         }
+        if idle_s != settings.downstream_idle_timeout_s:  # else the listener's own is at work
+            route["idle_timeout"] = f"{idle_s:g}s"
         if self.target.rewrite_host:
             authorities = {one.authority for one in targets}
             authority = authorities.pop() if len(authorities) == 1 else None
@@ -385,21 +387,8 @@ class _SiteWriter:
         if routing.mirrors:
             route["request_mirror_policies"] = mirror_policies(routing, self.named, targets[0])
         if settings.upstream_retries:
-            # only what provably never reached the upstream, so any method may be retried
-            route["retry_policy"] = {
-                "retry_on": "connect-failure,refused-stream,reset-before-request",
-                "num_retries": settings.upstream_retries,
-                "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
-                "host_selection_retry_max_attempts": 3,
-                "retry_host_predicate": [
-                    {
-                        "name": "envoy.retry_host_predicates.previous_hosts",
-                        "typed_config": typed(
-                            "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-                        ),
-                    }
-                ],
-            }
+            several = any(one.several for one in targets)
+            route["retry_policy"] = retry_policy(settings.upstream_retries, several=several)
         return {"route": route | self.api_chain.route_fields | chain.route_fields}
 
 

@@ -55,6 +55,7 @@ class Target:
     base_path: str  # put before the path below the context; empty or `/x`, no trailing slash
     authority: str | None  # the Host header, when all endpoints share one; None: by endpoint
     rewrite_host: bool
+    several: bool = False  # whether another endpoint can be tried when one fails
 
 
 def _endpoint(url: str, weight: int | None = None) -> Endpoint:
@@ -225,5 +226,6 @@ def resolve(
         base_path=base_path.rstrip("/"),
         authority=authorities.pop() if len(authorities) == 1 else None,
         rewrite_host=upstream.host_rewrite == "auto",
+        several=len(endpoints) > 1,
     )
     return target, document
