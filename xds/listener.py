@@ -6,7 +6,6 @@ Source: https://www.envoyproxy.io/docs/envoy/latest/configuration/best_practices
 
 from typing import Any
 
-from bus.usage import APPLICATION_HEADER
 from policy_engine.policy import typed
 from xds.certificates import Certificate
 from xds.compile.api import API_SLOT, OPERATION_SLOT
@@ -28,6 +27,7 @@ GATEWAY_SECRET = "gateway-certificate"  # noqa: S105  (a resource's name)
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _EXTENSION = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
 _FILTER_CHAIN = "envoy.extensions.filters.http.filter_chain.v3.FilterChainConfig"
+_PRIVATE_PREFIX = "x-signalbox-"
 _ADS: Document = {"ads": {}, "resource_api_version": "V3"}
 _SLASHES = {
     "keep": "KEEP_UNCHANGED",
@@ -120,7 +120,7 @@ def _set(header: str, value: str) -> Document:
 def _early_mutations(root_hosts: str | None) -> list[Document]:
     """Our private headers: whatever a client sent of them is gone, the true ones are written."""
     mutations = [
-        {"remove": APPLICATION_HEADER},  # by name: matching a prefix looks at every header
+        {"remove_on_match": {"key_matcher": {"prefix": _PRIVATE_PREFIX}}},
         _set(PATH_HEADER, "%PATH(NQ)%"),
         _set(HOST_PATH_HEADER, "%REQ(:AUTHORITY)%%PATH(NQ)%"),
     ]
