@@ -95,7 +95,7 @@ async def live(caller: httpx.AsyncClient, path: str, headers: dict[str, str] | N
 
 async def change_latency(running: Gateway, url: str, label: str) -> None:
     """From sending the REST call to the first 200 on the new API, and on a changed one."""
-    slug = label.split()[0].replace(",", "")
+    slug = label.split(maxsplit=1)[0].replace(",", "")
     created: list[float] = []
     changed: list[float] = []
     async with running.api() as api, httpx.AsyncClient(base_url=running.url) as caller:
