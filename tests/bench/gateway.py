@@ -15,6 +15,7 @@ import httpx
 from tests.bench.load import (
     OTHERS_CORE,
     ROUTER_CORE,
+    Case,
     Result,
     percentile,
     pin,
@@ -136,18 +137,25 @@ async def keyed(running: Gateway, name: str) -> str:
 async def chain_ratio(running: Gateway, url: str, label: str, key: str) -> None:
     for name, pid in running.children().items():
         pin(pid, ROUTER_CORE if name == "envoy" else OTHERS_CORE)
-    async with plain_router(url, concurrency=1) as plain:
-        header = [f"X-API-Key: {key}"]
+    router = running.children()["envoy"]
+    header = [f"X-API-Key: {key}"]
+    async with plain_router(url, concurrency=1) as (plain, pid):
         found = await ratios(
             {
-                "plain": functools.partial(wrk, f"{plain}/x"),
-                "routed": functools.partial(wrk, f"{running.url}/bare/x"),
-                "chain": functools.partial(wrk, f"{running.url}/chained/x", headers=header),
+                "plain": Case(pid, functools.partial(wrk, f"{plain}/x")),
+                "routed, log": Case(router, functools.partial(wrk, f"{running.url}/bare/x")),
+                "chain, log": Case(
+                    router, functools.partial(wrk, f"{running.url}/chained/x", headers=header)
+                ),
             },
             base="plain",
         )
-    for name, (median, low, high) in found.items():
-        print(f"{label}: {name} {median:.3f} [{low:.3f}-{high:.3f}]", flush=True)
+    for name, one in found.items():
+        print(
+            f"{label}: {name}: throughput {one.throughput:.3f} "
+            f"[{one.lowest:.3f}-{one.highest:.3f}], CPU {one.cpu:.3f}",
+            flush=True,
+        )
 
 
 async def changes_under_load(running: Gateway, url: str) -> None:

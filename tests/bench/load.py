@@ -5,9 +5,10 @@ import os
 import re
 import shutil
 import statistics
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from policy_engine.policy import typed
@@ -107,8 +108,8 @@ async def upstream() -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def plain_router(url: str, *, concurrency: int) -> AsyncIterator[str]:
-    """URL of an Envoy that only routes to `url`: no scopes, no log, no policies. Costs 1.00."""
+async def plain_router(url: str, *, concurrency: int) -> AsyncIterator[tuple[str, int]]:
+    """URL and process of an Envoy that only routes to `url`: no scopes, no log, no policies. Costs 1.00."""
     (port,) = free_ports(1)
     host, _, number = url.removeprefix("http://").partition(":")
     endpoint = {"address": {"socket_address": {"address": host, "port_value": int(number)}}}
@@ -124,25 +125,52 @@ async def plain_router(url: str, *, concurrency: int) -> AsyncIterator[str]:
     config = {"static_resources": {"listeners": [_listener(port, route)], "clusters": [cluster]}}
     async with envoy(config, concurrency=concurrency) as running:
         pin(running.pid, ROUTER_CORE)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", running.pid
 
 
-async def ratios(
-    cases: dict[str, Callable[[], Any]], *, base: str, rounds: int = 5
-) -> dict[str, tuple[float, float, float]]:
-    """Throughput of each case against `base`, median, lowest and highest of interleaved rounds."""
+def cpu_s(pid: int) -> float:
+    """CPU time that the process has used, seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Something to load, and the process whose CPU time it costs."""
+
+    pid: int
+    run: Callable[[], Awaitable[Result]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A case against the base of the same rounds; 1.00 is free."""
+
+    throughput: float  # median over the rounds
+    lowest: float
+    highest: float
+    cpu: float  # CPU time per request, least of all rounds: noise only adds to it
+
+
+async def ratios(cases: dict[str, Case], *, base: str, rounds: int = 5) -> dict[str, Ratio]:
+    """Each case against `base`, in interleaved rounds."""
     measured: dict[str, list[float]] = {name: [] for name in cases}
+    costs: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(rounds):
         rates: dict[str, float] = {}
         for name, case in cases.items():
-            result: Result = await case()
+            before = cpu_s(case.pid)
+            result = await case.run()
             if result.failures:
                 raise SystemExit(f"{name}: {result.failures} of {result.requests} failed")
+            costs[name].append((cpu_s(case.pid) - before) / result.requests)
             rates[name] = result.requests_per_s
         for name, rate in rates.items():
             measured[name].append(rate / rates[base])
+    least = min(costs[base])
     return {
-        name: (statistics.median(all_), min(all_), max(all_)) for name, all_ in measured.items()
+        name: Ratio(statistics.median(all_), min(all_), max(all_), least / min(costs[name]))
+        for name, all_ in measured.items()
     }
 
 

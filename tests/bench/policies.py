@@ -6,13 +6,11 @@ of all rounds, because noise only adds to it; on a busy machine it tells more th
 """
 
 import asyncio
-import os
 import statistics
 import sys
-from pathlib import Path
 
 from policy_engine.policy import Policy
-from tests.bench.load import Result, upstream, wrk
+from tests.bench.load import Result, cpu_s, upstream, wrk
 from tests.policy_engine.attached import credential, key_policy, limit, policy
 from tests.policy_engine.gateway import Api, bootstrap, virtual_host
 from tests.servers.envoy import envoy
@@ -50,12 +48,6 @@ def cases() -> dict[str, tuple[Policy, ...]]:
         "respond (no upstream)": (policy("respond", body="x" * 100),),
         "cors + key + limit + header edit": (cors, key, plenty, put),
     }
-
-
-def cpu_s(pid: int) -> float:
-    """CPU time that the process has used, seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def measure(pid: int, url: str, path: str) -> Measured:
