@@ -109,7 +109,7 @@ async def upstream() -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def plain_router(url: str, *, concurrency: int) -> AsyncIterator[tuple[str, int]]:
-    """URL and process of an Envoy that only routes to `url`: no scopes, no log, no policies. Costs 1.00."""
+    """URL and process of an Envoy that only routes to `url`; what it costs is 1.00."""
     (port,) = free_ports(1)
     host, _, number = url.removeprefix("http://").partition(":")
     endpoint = {"address": {"socket_address": {"address": host, "port_value": int(number)}}}
