@@ -5,6 +5,7 @@ Source: https://www.rfc-editor.org/rfc/rfc9113.html
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 import structlog
 
@@ -39,13 +40,12 @@ class Connection(Inbound, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet: SETTINGS, and the connection's window."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclass of it
         self.counters.connections += 1
         self.counters.connections_open += 1
         limits = self.limits
         loop = asyncio.get_running_loop()
-        self.outbound = Outbound(self, transport, loop, limits, self.counters)
+        self.outbound = Outbound(self, self._transport, loop, limits, self.counters)
         greeting = {
             Setting.MAX_CONCURRENT_STREAMS: limits.streams_max,
             Setting.INITIAL_WINDOW_SIZE: limits.stream_window_bytes,

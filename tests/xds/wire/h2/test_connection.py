@@ -1,6 +1,10 @@
 """Frames and what becomes of them: the rules of RFC 9113, one connection in memory."""
 
+import asyncio
+from pathlib import Path
+
 import pytest
+import uvloop
 
 from tests.xds.wire.h2.peer import (
     GREETING,
@@ -15,11 +19,11 @@ from tests.xds.wire.h2.peer import (
     prefixed,
     split,
 )
-from xds.wire.h2 import Limits
+from xds.wire.h2 import Limits, serve_unary
 from xds.wire.h2 import frames as wire
 from xds.wire.h2.frames import ErrorCode, Setting, frame
 
-U32_MAX = 2**32 - 1
+LARGE = bytes(range(100, 200)) * 100
 
 
 async def test_the_server_greets_with_its_settings_and_acknowledges_those_of_the_peer() -> None:
@@ -303,7 +307,7 @@ async def test_ten_thousand_streams_at_once() -> None:
 async def test_draining_serves_what_is_in_flight_and_what_was_on_its_way() -> None:
     peer = greeted().send(headers(1))
     peer.connection.drain()
-    first, ping = peer.read()
+    _, ping = peer.read()
     assert peer.goaways == [(2**31 - 1, ErrorCode.NO_ERROR)]
     peer.send(call(3, b"on its way"))
     assert peer.answer(3).messages == [b"on its way"]
@@ -348,6 +352,25 @@ async def test_frames_may_be_cut_anywhere(size: int) -> None:
     assert [peer.answers[number].messages for number in range(1, 60, 2)] == [
         [b"m" * number] for number in range(1, 60, 2)
     ]
+
+
+def test_it_serves_on_uvloop_too(tmp_path: Path) -> None:
+    async def conversation() -> bytes:
+        async with serve_unary(lambda message: message[::-1], path=tmp_path / "s") as server:
+            reader, writer = await asyncio.open_unix_connection(tmp_path / "s")
+            writer.write(GREETING + call(1, b"abc") + call(3, LARGE))
+            async with asyncio.timeout(30):
+                received = await reader.readuntil(LARGE[::-1])
+            writer.write(wire.goaway(0, ErrorCode.NO_ERROR))
+            received += await asyncio.wait_for(reader.read(), 30)
+            writer.close()
+            assert server.counters.connections == 1
+            return received
+
+    received = uvloop.run(conversation())
+    kinds = [(one.kind, one.stream) for one in split(received)]
+    assert kinds.count((wire.DATA, 1)) == kinds.count((wire.DATA, 3)) == 1
+    assert kinds[-1] == (wire.GOAWAY, 0)
 
 
 def test_what_is_written_is_what_is_read() -> None:
