@@ -126,7 +126,7 @@ class Inbound(ABC):
             unfinished = not stream.finished
             self.forget(stream)
             if unfinished:
-                stream.handler.lost()
+                stream.tell_lost()
 
     # -- frames -------------------------------------------------------------------------------
 
@@ -313,7 +313,7 @@ class Inbound(ABC):
             unfinished = not stream.finished
             self.forget(stream)
             if unfinished:
-                stream.handler.lost()
+                stream.tell_lost()
 
     def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
         """Source: https://www.rfc-editor.org/rfc/rfc9113.html#section-6.5."""

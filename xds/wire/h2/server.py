@@ -34,6 +34,8 @@ class H2Server:
         self._empty = asyncio.Event()
         self._empty.set()
         self._listener: asyncio.Server | None = None
+        self._path: Path | None = None
+        self._inode = 0
 
     async def listen(self, path: Path | None, host: str, port: int, mode: int) -> None:
         """Accept connections. Raises OSError."""
@@ -45,9 +47,8 @@ class H2Server:
             bound_host, bound_port = self._listener.sockets[0].getsockname()[:2]
             self.address = f"{bound_host}:{bound_port}"
             return
-        bound = _bound(path, mode)
         self._listener = await loop.create_unix_server(
-            self._connection, sock=bound, backlog=_BACKLOG
+            self._connection, sock=self._bound(path, mode), backlog=_BACKLOG
         )
         self.address = f"unix:{path}"
 
@@ -57,7 +58,9 @@ class H2Server:
         The default is the limit `drain_timeout_s`.
         """
         if self._listener is not None:
+            self._give_up_path()
             self._listener.close()
+            self._listener = None
         for connection in tuple(self._connections):
             connection.drain()
         patience_s = self._limits.drain_timeout_s if timeout_s is None else timeout_s
@@ -67,6 +70,26 @@ class H2Server:
         for connection in tuple(self._connections):
             connection.abort()
         await self._empty.wait()
+
+    def _bound(self, path: Path, mode: int) -> socket.socket:
+        """A Unix socket at `path`, which nobody can connect to before its mode is set."""
+        if path.is_socket():  # left by a process that was killed, or a predecessor's that drains
+            path.unlink()
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            bound.bind(str(path))
+            path.chmod(mode)
+            self._path, self._inode = path, path.stat().st_ino
+        except OSError:
+            bound.close()
+            raise
+        return bound
+
+    def _give_up_path(self) -> None:
+        """Before the listener closes: as long as it is open its inode is nobody else's."""
+        path = self._path
+        if path is not None and path.is_socket() and path.stat().st_ino == self._inode:
+            path.unlink()  # unless a successor has taken the place
 
     def _connection(self) -> Connection:
         connection = Connection(self._factory, self._limits, self.counters, self._gone)
@@ -78,20 +101,6 @@ class H2Server:
         self._connections.discard(connection)
         if not self._connections:
             self._empty.set()
-
-
-def _bound(path: Path, mode: int) -> socket.socket:
-    """A Unix socket at `path`, which nobody can connect to before its mode is set."""
-    if path.is_socket():  # left by a process that was killed
-        path.unlink()
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        bound.bind(str(path))
-        path.chmod(mode)
-    except OSError:
-        bound.close()
-        raise
-    return bound
 
 
 @asynccontextmanager
@@ -111,17 +120,11 @@ async def serve_stream(
     free one). When the context ends, the server drains. Raises OSError.
     """
     server = H2Server(factory, limits or Limits(), counters or Counters())
-    place = None if path is None else Path(path)
-    await server.listen(place, host, port, mode)
-    inode = None if place is None else place.stat().st_ino
+    await server.listen(None if path is None else Path(path), host, port, mode)
     try:
         yield server
     finally:
-        try:
-            await server.drain()
-        finally:
-            if place is not None and place.is_socket() and place.stat().st_ino == inode:
-                place.unlink()  # unless a successor has taken the place
+        await server.drain()
 
 
 @asynccontextmanager

@@ -44,7 +44,7 @@ class StreamHandler(Protocol):
     def lost(self) -> None:
         """The call is over without `finish`: reset, timed out, refused, or the peer is gone.
 
-        Comes at most once, and nothing comes after it. It must not raise.
+        Comes at most once, and nothing comes after it. What it raises is only logged.
         """
         ...
 
@@ -146,7 +146,7 @@ class Stream:
         unfinished = not self.finished
         self._connection.outbound.reset(self, code)
         if unfinished:
-            self.handler.lost()
+            self.tell_lost()
 
     # -- for the connection -------------------------------------------------------------------
 
@@ -184,6 +184,14 @@ class Stream:
             self.handler.half_closed()
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer
             self.failed(error)
+
+    def tell_lost(self) -> None:
+        """The handler learns that the call is over without it."""
+        try:
+            self.handler.lost()
+        except Exception:
+            self._connection.counters.handler_errors += 1
+            log.exception("rpc handler failed when its call was lost", stream=self.id)
 
     def released(self) -> int:
         """The bytes that were held for this stream, which is over."""
@@ -249,4 +257,4 @@ class Stream:
         self.finished = True
         self.trailers = fields.trailers(int(status), message) + more_fields
         self._connection.outbound.end(self)
-        self.handler.lost()
+        self.tell_lost()

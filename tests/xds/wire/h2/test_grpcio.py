@@ -198,6 +198,7 @@ async def test_draining_finishes_calls_and_clients_move_on(path: Path) -> None:
             assert await waiting == b"finished"
             await asyncio.wait_for(draining, 30)
             assert server.counters.connections_open == 0
+            assert path.is_socket()  # the successor's
             assert await call(b"x", timeout=60, wait_for_ready=True) == b"successor"
 
 

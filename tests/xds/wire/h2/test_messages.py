@@ -102,6 +102,25 @@ async def test_a_service_that_cannot_make_a_handler_answers_internal() -> None:
     assert peer.answer(1).status == Status.INTERNAL
 
 
+class RaisesWhenLost(Echo):
+    """Fails when it is told that all is over."""
+
+    def lost(self) -> None:
+        super().lost()
+        raise ZeroDivisionError
+
+
+async def test_a_handler_that_raises_when_it_is_lost_does_not_harm_the_others() -> None:
+    services = Kept(RaisesWhenLost)
+    peer = greeted(services).send(headers(1), headers(3), headers(5))
+    peer.send(wire.rst_stream(3, ErrorCode.CANCEL), call(7, b"x"))
+    assert peer.answer(7).messages == [b"x"]
+    peer.connection.connection_lost(None)
+    assert [one.was_lost for one in services.handlers] == [1, 1, 1, 0]
+    assert peer.counters.handler_errors == 3
+    assert peer.gone
+
+
 class FinishesFirst(Echo):
     """Says all it has to say after the first message."""
 
