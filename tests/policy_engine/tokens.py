@@ -48,7 +48,7 @@ class Signer:
     def token(self, algorithm: Algorithm | None = None, **claims: Any) -> str:
         """A token that is good for a minute, unless `claims` say otherwise (None: left out)."""
         now = int(time.time())
-        whole = {"iss": self.issuer, "sub": "ann", "exp": now + 60} | claims
+        whole = {"iss": self.issuer, "sub": "ann", "exp": now + 86_400} | claims
         header = {"alg": algorithm or self.algorithm, "typ": "JWT", "kid": self.kid}
         payload = {name: value for name, value in whole.items() if value is not None}
         signed = f"{encoded(header)}.{encoded(payload)}"
