@@ -241,10 +241,11 @@ async def test_one_timer_ends_every_call_that_is_late_and_only_those() -> None:
     async with UnaryService(hangs, 0.05, counters) as service:
         peer = greeted(service.open).send(call(1, b""), call(3, b""))
         promises[1].set_result(b"in time")
+        service._timeout_s = 60
+        peer.send(call(5, b""))
         async with asyncio.timeout(20):
             while not peer.answer(1).ended:
                 await asyncio.sleep(0.005)
-        peer.send(call(5, b""))
         promises[2].set_result(b"also in time")
         async with asyncio.timeout(20):
             while not peer.answer(5).ended:
