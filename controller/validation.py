@@ -1,6 +1,6 @@
 """Whether a document may become a RestApi: its fields, what they refer to, its policies."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 from bus.resources.faults import FieldFault, InvalidResource, parse
@@ -83,28 +83,16 @@ def _references(spec: RestApiSpec) -> Iterator[FieldFault]:
 
 
 def _operations(operations: Iterable[Operation]) -> Iterator[FieldFault]:
-    seen: dict[object, int] = {}
+    seen: dict[Hashable, int] = {}
     for index, operation in enumerate(operations):
         matcher = operation.matcher
-        shape = (
-            matcher.method,
-            _shape(matcher.path.value),
-            matcher.path.type,
-            frozenset((one.name.lower(), one.value, one.type) for one in matcher.headers),
-        )
-        first = seen.setdefault(shape, index)
+        first = seen.setdefault(matcher.shape, index)
         if first != index:
             yield FieldFault(
                 f"spec.operations[{index}]",
                 f"Duplicate operation {matcher.method} {matcher.path.value}: "
                 f"spec.operations[{first}] matches the same requests",
             )
-
-
-def _shape(path: str) -> str:
-    """`path` without the names of its parameters and without its final slash."""
-    segments = ("{}" if part.startswith("{") else part for part in path.split("/"))
-    return "/".join(segments).rstrip("/")
 
 
 def _policies(spec: RestApiSpec, catalogue: PolicyCatalogue) -> Iterator[FieldFault]:

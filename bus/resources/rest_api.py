@@ -1,6 +1,7 @@
 """RestApi: an HTTP API, its operations, its upstreams and its policies."""
 
 import re
+from collections.abc import Hashable
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -223,6 +224,12 @@ class PathMatch(Document):
     value: Annotated[str, AfterValidator(_path)]
     type: Literal["Exact", "PathPrefix"] = "Exact"
 
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """The segments below the context; a last `*` is the rest, as for every prefix."""
+        parts = tuple(part for part in self.value.split("/") if part)
+        return (*parts, "*") if self.type == "PathPrefix" and parts[-1:] != ("*",) else parts
+
 
 class OperationMatch(Document):
     """The long form of an operation's method and path."""
@@ -230,6 +237,13 @@ class OperationMatch(Document):
     method: Method
     path: PathMatch
     headers: tuple[HeaderMatch, ...] = ()
+
+    @property
+    def shape(self) -> Hashable:
+        """Equal for matches of the same requests, however they are written."""
+        segments = tuple("{}" if part.startswith("{") else part for part in self.path.segments)
+        headers = frozenset((one.name.lower(), one.value, one.type) for one in self.headers)
+        return self.method, segments, headers
 
 
 class Operation(Document):

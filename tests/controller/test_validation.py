@@ -49,6 +49,34 @@ def test_an_operation_that_another_hides_is_refused(operation: dict[str, Any]) -
     assert "spec.operations[0]" in message
 
 
+def prefix(value: str, *headers: dict[str, str]) -> dict[str, Any]:
+    path = {"value": value, "type": "PathPrefix"}
+    return {"match": {"method": "GET", "path": path, "headers": [*headers]}}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (prefix("/admin"), {"method": "GET", "path": "/admin/*"}),
+        (prefix("/admin/"), prefix("/admin/*")),
+        (prefix("/"), {"method": "GET", "path": "/*"}),
+        (prefix("/{a}/x"), {"method": "GET", "path": "/{b}/x/*"}),
+        (
+            prefix("/x", {"name": "A", "value": "1"}, {"name": "b", "value": "2"}),
+            prefix("/x/*", {"name": "B", "value": "2"}, {"name": "a", "value": "1"}),
+        ),
+    ],
+)
+def test_two_spellings_of_one_operation_are_refused(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    guard = {"name": "respond", "params": {"statusCode": 403}}
+    for pair in ([one, {**other, "policies": [guard]}], [other, {**one, "policies": [guard]}]):
+        ((field, message),) = faults(document(operations=pair))
+        assert field == "spec.operations[1]"
+        assert "spec.operations[0] matches the same requests" in message
+
+
 def test_parameters_of_another_name_match_the_same() -> None:
     found = document(
         operations=[{"method": "GET", "path": "/{city}/x"}, {"method": "GET", "path": "/{town}/x"}]
@@ -62,6 +90,7 @@ def test_parameters_of_another_name_match_the_same() -> None:
         {"method": "POST", "path": "/today"},
         {"method": "GET", "path": "/today/*"},
         {"method": "GET", "path": "/{day}"},
+        prefix("/today"),
         {
             "match": {
                 "method": "GET",

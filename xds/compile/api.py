@@ -35,7 +35,8 @@ from policy_engine.policy import (
 from policy_engine.system import SystemParameters
 from xds.compile.actions import answer_action, destination, mirror_policies
 from xds.compile.clusters import Target, resolve, service_cluster
-from xds.compile.paths import PathRoute, first_literal, path_routes, rank, segments
+from xds.compile.durations import duration
+from xds.compile.paths import PathRoute, first_literal, path_routes, rank
 from xds.compile.retries import retry_policy
 from xds.errors import NotCompiled
 from xds.settings import XdsSettings
@@ -188,8 +189,7 @@ def _compile(
 
 
 def _pattern(operation: Operation) -> str:
-    path = operation.matcher.path
-    return "/" + "/".join(segments(path.value, prefix=path.type == "PathPrefix"))
+    return "/" + "/".join(operation.matcher.path.segments)
 
 
 def _named_upstreams(chains: Sequence[Chain]) -> Sequence[str]:
@@ -253,7 +253,7 @@ class _SiteWriter:
     def operation(self, position: int, operation: Operation, chain: Chain) -> Iterator[ApiRoute]:
         """The routes of an operation, its preflights first."""
         matcher = operation.matcher
-        parts = segments(matcher.path.value, prefix=matcher.path.type == "PathPrefix")
+        parts = matcher.path.segments
         headers = [_header_matcher(one.name, one.value, one.type) for one in matcher.headers]
         key = RouteKey(
             matcher.method,
@@ -369,11 +369,11 @@ class _SiteWriter:
                 idle_s = duration_s(one.idle_timeout)
         route: Document = {
             **destination(routing, targets),
-            "timeout": f"{timeout_s:g}s",
+            "timeout": duration(timeout_s),
             "append_x_forwarded_host": True,
         }
         if idle_s != settings.downstream_idle_timeout_s:  # else the listener's own is at work
-            route["idle_timeout"] = f"{idle_s:g}s"
+            route["idle_timeout"] = duration(idle_s)
         if self.target.rewrite_host:
             authorities = {one.authority for one in targets}
             authority = authorities.pop() if len(authorities) == 1 else None

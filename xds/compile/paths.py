@@ -28,12 +28,6 @@ def _kind(segment: str) -> int:
     return _PARAM if segment.startswith("{") else _LITERAL
 
 
-def segments(path: str, *, prefix: bool) -> tuple[str, ...]:
-    """The segments of an operation path below its context; a prefix ends with `*`."""
-    parts = tuple(part for part in path.split("/") if part)
-    return (*parts, "*") if prefix and parts[-1:] != ("*",) else parts
-
-
 def rank(parts: tuple[str, ...]) -> tuple[int, ...]:
     """Sorts more specific paths first: literal before parameter before rest, segment by segment."""
     return tuple(_kind(part) for part in parts)
