@@ -1,36 +1,22 @@
-"""All resources the routers are to have, kept up to date one change at a time.
+"""What is served of what is wanted: verdicts on revisions, from the compiler and from routers.
 
-An update compiles the changed APIs, rebuilds the scopes they are in, and returns what differs
-from what was published. An API that cannot be compiled, or that a router refuses, is served in
-its last good shape.
+An API that cannot be compiled, or that a router refuses, is served in its last good shape, with
+the keys of today. When several changed APIs of one scope are under suspicion, all go back and are
+put in again one by one: convicted is only who is alone beside what was accepted before.
 """
 
-from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
 from bus.resources.rest_api import RestApi
 from policy_engine.policy import Credential
-from xds.ads.protocol import Resource
-from xds.compile.api import Catalogue, CompiledApi, Document, compile_api
-from xds.compile.clusters import CLUSTER
-from xds.compile.scopes import (
-    ROOT_SEGMENT,
-    SCOPE,
-    host_pattern,
-    member,
-    overlap,
-    scope_document,
-    scope_name,
-    segments_of,
-    takes_hosts_whole,
-)
+from xds.compile.api import Catalogue, CompiledApi, compile_api
 from xds.errors import NotCompiled
+from xds.publication import CLUSTER_URL, SCOPE_URL, Changes, Publication, Refused
 from xds.settings import XdsSettings
-from xds.wire.messages import digest, encode
 
-SCOPE_URL = f"type.googleapis.com/{SCOPE}"
-CLUSTER_URL = f"type.googleapis.com/{CLUSTER}"
 _REMEMBERED_VERSIONS = 8  # of a scope, while routers have not answered
 
 
@@ -44,246 +30,204 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """A revision that is not served, and why."""
+class Source:
+    """What a shape was compiled from, its keys apart."""
 
-    api_id: str
     revision: int
-    reason: str
+    api: RestApi
 
 
-@dataclass(slots=True)
-class Changes:
-    """What to push, and what became of the APIs that were touched."""
+class LastGood(Protocol):
+    """Remembers, beyond this process, what is served while a newer revision is refused."""
 
-    upserts: dict[tuple[str, str], Resource] = field(default_factory=dict)  # by type and name
-    removals: dict[tuple[str, str], None] = field(default_factory=dict)  # in order
-    scopes: dict[str, str | None] = field(default_factory=dict)  # scope -> version now published
-    expected: dict[str, tuple[int | None, frozenset[str]]] = field(default_factory=dict)
-    """API -> revision, and the scopes that make it live; None: no revision is to be live."""
-    refused: list[Refused] = field(default_factory=list)
-    root_hosts_changed: bool = False  # the listener has to be told
+    def load(self) -> dict[str, Source]:
+        """All that is remembered, by API."""
+        ...
+
+    def save(self, api_id: str, source: Source) -> None:
+        """`source` is served instead of what was refused."""
+        ...
+
+    def forget(self, api_id: str) -> None:
+        """The wanted revision is served, or the API is gone."""
+        ...
 
 
 class Assembly:
-    """Compiled APIs, the scopes they share, the clusters they use."""
+    """Decides for each API which revision is served; `Publication` does it."""
 
-    def __init__(self, catalogue: Catalogue, settings: XdsSettings) -> None:
+    def __init__(self, catalogue: Catalogue, settings: XdsSettings, last_good: LastGood) -> None:
         self._catalogue = catalogue
         self._settings = settings
-        self._served: dict[str, CompiledApi] = {}
-        self._good: dict[str, CompiledApi] = {}  # as a router has acknowledged it
-        self._members: dict[str, set[str]] = defaultdict(set)  # segment -> APIs
-        self._cluster_users: dict[str, set[str]] = defaultdict(set)
-        self._published: dict[tuple[str, str], str] = {}  # (type, name) -> version
+        self._last_good = last_good
+        self._publication = Publication(settings)
+        self._wanted: dict[str, Wanted] = {}
+        self._held: dict[str, int] = {}  # API -> the revision that is refused
+        self._good: dict[str, Source] = last_good.load()
+        self._sources: dict[str, Source] = {}  # of what is served
+        self._taken: dict[str, dict[str, CompiledApi]] = defaultdict(dict)
+        """Scope -> API -> its shape as a router has acknowledged it there."""
         self._contents: dict[str, dict[str, tuple[CompiledApi, ...]]] = defaultdict(dict)
         """Scope -> version -> what is inside, for versions not yet acknowledged."""
         self._acknowledged: dict[str, str] = {}  # scope -> last version a router took
-        self._trials: dict[str, deque[CompiledApi]] = {}  # scope -> suspects still to be tried
-        self._root_hosts: frozenset[str] = frozenset()
+        self._untried: dict[str, list[str]] = {}  # scope -> suspects still to be put in again
 
     @property
     def root_hosts(self) -> str | None:
-        """RE2 of the hosts that go to the root scope whole; None: no host; empty: every host."""
-        return (host_pattern(self._root_hosts) or "") if self._root_hosts else None
+        """See Publication."""
+        return self._publication.root_hosts
 
     def update(self, wanted: Mapping[str, Wanted]) -> Changes:
-        """Serve the APIs as `wanted`."""
+        """Serve the APIs as `wanted`. One that cannot be is refused; the others do not notice."""
         changes = Changes()
-        compiled: dict[str, CompiledApi | None] = {}
+        shapes: dict[str, CompiledApi | None] = {}
         for api_id, one in wanted.items():
-            if one.api is None:
-                compiled[api_id] = None
-                self._good.pop(api_id, None)
-                continue
-            try:
-                compiled[api_id] = compile_api(
-                    one.api, one.revision, one.credentials, self._catalogue, self._settings
-                )
-            except NotCompiled as error:
-                changes.refused.append(Refused(api_id, one.revision, error.reason))
-        self._serve(compiled, changes)
-        for api_id, new in compiled.items():
-            if new is None:  # its absence is what is to be live
-                _, scopes = changes.expected[api_id]
-                changes.expected[api_id] = (wanted[api_id].revision, scopes)
+            self._wanted[api_id] = one
+            for waiting in self._untried.values():
+                if api_id in waiting:
+                    waiting.remove(api_id)
+            shapes[api_id] = self._shape(api_id, one, changes)
+        self._put(shapes, changes)
+        for api_id, one in wanted.items():
+            if one.api is None:  # its absence is what is to be live
+                changes.expected[api_id] = (one.revision, changes.expected[api_id][1])
         return changes
 
     def acknowledged(self, scope: str, version: str | None) -> Changes:
-        """A router took `scope` at `version`: what is inside is good. May try the next suspect."""
+        """A router took `scope` at `version` (None: took it away)."""
         changes = Changes()
-        if version is None:
-            return changes
-        self._acknowledged[scope] = version
-        self._approve(self._contents[scope].pop(version, ()))
-        if self._published.get((SCOPE_URL, scope)) == version:
+        if version is not None:
+            self._accept(scope, version, self._contents[scope].pop(version, ()))
+        if self._publication.version(scope) == version:
             self._try_next(scope, changes)
         return changes
 
     def rejected(self, type_url: str, name: str, version: str, reason: str) -> Changes:
-        """A router refused a resource: the guilty APIs go back to their last good shape."""
+        """A router refused a resource: convict whose doing it is, if that can be said."""
         changes = Changes()
         if type_url == CLUSTER_URL:
-            suspects = [
-                self._served[api_id]
-                for api_id in sorted(self._cluster_users.get(name, ()))
-                if name in self._served[api_id].clusters
-            ]
-        else:
-            inside = self._contents[name].get(version, ())
+            for one in self._publication.users(name):
+                if not self._is_good(one):
+                    self._convict(one, reason, changes)
+        elif type_url == SCOPE_URL and version == self._publication.version(name):
             suspects = [
                 one
-                for one in inside
-                if self._served.get(one.api_id) is one and self._good.get(one.api_id) is not one
+                for one in self._contents[name].get(version, ())
+                if self._taken[name].get(one.api_id) is not one
             ]
-        guilty = type_url == CLUSTER_URL or len(suspects) == 1
-        self._serve({one.api_id: self._good.get(one.api_id) for one in suspects}, changes)
-        if guilty:
-            changes.refused.extend(Refused(one.api_id, one.revision, reason) for one in suspects)
-        elif suspects:
-            self._trials[name] = deque(suspects)
-        if type_url == SCOPE_URL:
+            if len(suspects) == 1:
+                self._convict(suspects[0], reason, changes)
+            elif suspects:
+                waiting = self._untried.setdefault(name, [])
+                waiting.extend(one.api_id for one in suspects if one.api_id not in waiting)
+                self._put({one.api_id: self._instead(one) for one in suspects}, changes)
             self._try_next(name, changes)
         return changes
 
-    def _approve(self, inside: Iterable[CompiledApi]) -> None:
-        for one in inside:
-            if self._served.get(one.api_id) is one:
-                self._good[one.api_id] = one
+    def _shape(self, api_id: str, wanted: Wanted, changes: Changes) -> CompiledApi | None:
+        """What to serve of `wanted`: itself, or its last good shape, or nothing."""
+        if wanted.api is None:
+            self._held.pop(api_id, None)
+            self._good.pop(api_id, None)
+            self._last_good.forget(api_id)
+            return None
+        if self._held.get(api_id) == wanted.revision:
+            return self._fallback(api_id)  # only its keys have changed
+        self._held.pop(api_id, None)
+        source = Source(wanted.revision, wanted.api)
+        try:
+            return self._compiled(api_id, source, wanted.credentials)
+        except NotCompiled as error:
+            self._hold(api_id, wanted.revision, error.reason, changes)
+            return self._fallback(api_id)
+
+    def _compiled(
+        self, api_id: str, source: Source, credentials: tuple[Credential, ...]
+    ) -> CompiledApi:
+        """A shape that can be encoded. Raises NotCompiled, and nothing else."""
+        try:
+            shape = compile_api(
+                source.api, source.revision, credentials, self._catalogue, self._settings
+            )
+            self._publication.check(shape)
+        except NotCompiled:
+            raise
+        except Exception as error:
+            raise NotCompiled(api_id, f"{type(error).__name__}: {error}") from error
+        self._sources[api_id] = source
+        return shape
+
+    def _fallback(self, api_id: str) -> CompiledApi | None:
+        """The last good revision with the keys of today; None when there is none."""
+        good = self._good.get(api_id)
+        if good is None:
+            return None
+        try:
+            return self._compiled(api_id, good, self._wanted[api_id].credentials)
+        except NotCompiled:
+            return None
+
+    def _hold(self, api_id: str, revision: int, reason: str, changes: Changes) -> None:
+        self._held[api_id] = revision
+        changes.refused.append(Refused(api_id, revision, reason))
+        good = self._good.get(api_id)
+        if good is not None:
+            self._last_good.save(api_id, good)
+
+    def _convict(self, one: CompiledApi, reason: str, changes: Changes) -> None:
+        api_id = one.api_id
+        instead = self._instead(one)
+        if one.revision == self._wanted[api_id].revision:
+            self._hold(api_id, one.revision, reason, changes)
+        self._put({api_id: instead}, changes)
+
+    def _instead(self, one: CompiledApi) -> CompiledApi | None:
+        """What to serve instead of a shape that was refused: never the same again."""
+        good = self._good.get(one.api_id)
+        if good is None or good.revision == one.revision:
+            return None
+        return self._fallback(one.api_id)
 
     def _try_next(self, scope: str, changes: Changes) -> None:
-        """Put the next suspect in alone, unless a newer shape of it has come meanwhile."""
-        trials = self._trials.get(scope)
-        while trials:
-            one = trials.popleft()
-            if self._served.get(one.api_id) is self._good.get(one.api_id):
-                self._serve({one.api_id: one}, changes)
+        """Put suspects in again until one needs an answer of a router."""
+        waiting = self._untried.get(scope)
+        while waiting:
+            api_id = waiting.pop(0)
+            wanted = self._wanted[api_id]
+            self._put({api_id: self._shape(api_id, wanted, changes)}, changes)
+            if self._publication.version(scope) != self._acknowledged.get(scope):
                 return
-        self._trials.pop(scope, None)
+        self._untried.pop(scope, None)
 
-    def _serve(self, compiled: Mapping[str, CompiledApi | None], changes: Changes) -> None:
-        """Replace these APIs, rebuild their scopes and clusters, note what changed."""
-        dirty: set[str] = set()
-        loose: set[str] = set()  # clusters that may have lost their last user
-        touched: dict[str, set[str]] = {}
-        for api_id, new in compiled.items():
-            old = self._served.get(api_id)
-            before = segments_of(old) if old is not None else frozenset()
-            after = segments_of(new) if new is not None else frozenset()
-            for segment in before - after:
-                self._members[segment].discard(api_id)
-            for segment in after:
-                self._members[segment].add(api_id)
-            dirty |= before | after
-            touched[api_id] = set(before | after)
-            self._use_clusters(api_id, old, new, changes, loose)
-            if new is None:
-                self._served.pop(api_id, None)
+    def _put(self, shapes: Mapping[str, CompiledApi | None], changes: Changes) -> None:
+        for scope, inside in self._publication.put(shapes, changes).items():
+            version = self._publication.version(scope)
+            if version is None:
+                for known in (self._contents, self._acknowledged, self._taken):
+                    known.pop(scope, None)
+            elif version == self._acknowledged.get(scope):
+                self._accept(scope, version, inside)  # nothing is pushed, nobody will answer
             else:
-                self._served[api_id] = new
-        self._root(compiled, touched, dirty, changes)
-        for segment in sorted(dirty):
-            self._publish_scope(segment, changes)
-        for name in sorted(loose):
-            if not self._cluster_users[name]:
-                del self._cluster_users[name]
-                if self._published.pop((CLUSTER_URL, name), None) is not None:
-                    changes.upserts.pop((CLUSTER_URL, name), None)
-                    changes.removals[CLUSTER_URL, name] = None
-        for api_id, segments in touched.items():
-            served = self._served.get(api_id)
-            scopes = frozenset(scope_name(segment) for segment in segments)
-            known = changes.expected.get(api_id)
-            changes.expected[api_id] = (
-                served.revision if served is not None else None,
-                scopes | (known[1] if known is not None else frozenset()),
-            )
+                versions = self._contents[scope]
+                versions[version] = inside
+                if len(versions) > _REMEMBERED_VERSIONS:
+                    versions.pop(next(iter(versions)))
 
-    def _use_clusters(
-        self,
-        api_id: str,
-        old: CompiledApi | None,
-        new: CompiledApi | None,
-        changes: Changes,
-        loose: set[str],
-    ) -> None:
-        needed: Mapping[str, Document] = new.clusters if new is not None else {}
-        for name, document in needed.items():
-            self._cluster_users[name].add(api_id)
-            self._publish(CLUSTER_URL, CLUSTER, name, document, changes)
-        for name in old.clusters if old is not None else ():
-            if name not in needed:
-                self._cluster_users[name].discard(api_id)
-                loose.add(name)
+    def _accept(self, scope: str, version: str, inside: tuple[CompiledApi, ...]) -> None:
+        self._acknowledged[scope] = version
+        taken = self._taken[scope]
+        for one in inside:
+            taken[one.api_id] = one
+        for one in inside:
+            if self._is_good(one):
+                api_id = one.api_id
+                self._good[api_id] = self._sources[api_id]
+                if self._sources[api_id].revision == self._wanted[api_id].revision:
+                    self._last_good.forget(api_id)
 
-    def _root(
-        self,
-        compiled: Mapping[str, CompiledApi | None],
-        touched: dict[str, set[str]],
-        dirty: set[str],
-        changes: Changes,
-    ) -> None:
-        """The scope of hosts that an API with a wildcard at `/` takes whole."""
-        if not self._root_hosts and not any(
-            new is not None and takes_hosts_whole(new) for new in compiled.values()
-        ):
-            return
-        hosts = frozenset(
-            host for api in self._served.values() if takes_hosts_whole(api) for host in api.hosts
+    def _is_good(self, one: CompiledApi) -> bool:
+        """Whether routers took this very shape in all its scopes."""
+        api_id = one.api_id
+        return self._publication.served.get(api_id) is one and all(
+            self._taken[scope].get(api_id) is one for scope in self._publication.scopes_of(api_id)
         )
-        if hosts != self._root_hosts:
-            changes.root_hosts_changed = True
-            self._root_hosts = hosts
-        before = self._members.get(ROOT_SEGMENT, set())
-        after = {api.api_id for api in self._served.values() if hosts and overlap(api.hosts, hosts)}
-        self._members[ROOT_SEGMENT] = after
-        dirty.add(ROOT_SEGMENT)
-        for api_id in compiled:
-            if api_id in before | after:
-                touched[api_id].add(ROOT_SEGMENT)
-
-    def _publish_scope(self, segment: str, changes: Changes) -> None:
-        name = scope_name(segment)
-        inside = tuple(self._served[api_id] for api_id in sorted(self._members.get(segment, ())))
-        members = [member(one, segment) for one in inside]
-        members = [one for one in members if one.routes]
-        if not members:
-            self._members.pop(segment, None)
-            if self._published.pop((SCOPE_URL, name), None) is not None:
-                changes.upserts.pop((SCOPE_URL, name), None)
-                changes.removals[SCOPE_URL, name] = None
-                changes.scopes[name] = None
-                self._contents.pop(name, None)
-                self._acknowledged.pop(name, None)
-            return
-        document = scope_document(segment, members, self._settings.matcher_tree_threshold)
-        needs = frozenset(cluster for one in inside for cluster in one.clusters)
-        version = self._publish(SCOPE_URL, SCOPE, name, document, changes, needs)
-        changes.scopes[name] = version
-        if self._acknowledged.get(name) == version:
-            self._approve(inside)  # nothing to push, so nobody will acknowledge it
-            return
-        versions = self._contents[name]
-        versions[version] = inside
-        if len(versions) > _REMEMBERED_VERSIONS:
-            versions.pop(next(iter(versions)))
-
-    def _publish(
-        self,
-        type_url: str,
-        message: str,
-        name: str,
-        document: Document,
-        changes: Changes,
-        needs: frozenset[str] | None = None,
-    ) -> str:
-        known = self._published.get((type_url, name))
-        if type_url == CLUSTER_URL and known is not None:
-            return known  # its name is its digest
-        body = encode(message, document)
-        version = digest(body)
-        if version != known:
-            self._published[type_url, name] = version
-            changes.upserts[type_url, name] = Resource(type_url, name, version, body, needs)
-            changes.removals.pop((type_url, name), None)
-        return version

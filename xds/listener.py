@@ -10,6 +10,7 @@ from policy_engine.policy import typed
 from xds.certificates import Certificate
 from xds.compile.api import API_SLOT, OPERATION_SLOT
 from xds.compile.clusters import CA_SECRET
+from xds.compile.durations import duration
 from xds.compile.scopes import (
     HEALTH_SEGMENT,
     HOST_PATH_HEADER,
@@ -142,7 +143,7 @@ def _connection_manager(
     root_hosts: str | None,
 ) -> Document:
     scope_header = PATH_HEADER if root_hosts is None else SCOPE_HEADER
-    idle = f"{settings.downstream_idle_timeout_s:g}s"
+    idle = duration(settings.downstream_idle_timeout_s)
     manager: Document = {
         "stat_prefix": name,
         "codec_type": "AUTO",

@@ -34,13 +34,15 @@ from policy_engine.refusals import local_reply_config
 from xds import metrics
 from xds.ads.protocol import Resource
 from xds.ads.server import AdsServer
-from xds.assembly import SCOPE_URL, Assembly, Changes, Wanted
+from xds.assembly import Assembly, Wanted
 from xds.certificates import Certificate, development, load, upstream_authorities
 from xds.compile.api import Catalogue as CompilesFrom
 from xds.compile.scopes import HEALTH_SEGMENT, SCOPE, health_scope, scope_name
 from xds.errors import BadCertificate
+from xds.last_good import LastGoodFolder
 from xds.liveness import Liveness
 from xds.model import Model
+from xds.publication import SCOPE_URL, Changes
 from xds.settings import XdsSettings
 from xds.statics import Statics
 from xds.wire.messages import digest, encode
@@ -365,7 +367,7 @@ async def run(
     async with AdsServer(
         inbox, socket=settings.xds_socket or folder / "xds.sock", address=address
     ) as ads:
-        assembly = Assembly(catalogue, settings)
+        assembly = Assembly(catalogue, settings, LastGoodFolder(folder / "last-good"))
         service = Service(bus, ads, inbox, assembly, statics, ready, org=org, gateway=gateway)
         await service.run()
 

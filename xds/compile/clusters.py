@@ -12,6 +12,7 @@ import orjson
 from bus.resources.document import duration_s
 from bus.resources.rest_api import RestApiSpec, Upstream
 from policy_engine.policy import Service
+from xds.compile.durations import duration
 
 Document = dict[str, Any]
 
@@ -130,7 +131,7 @@ def cluster_document(endpoints: Sequence[Endpoint], connect_timeout_s: float) ->
     )
     document: Document = {
         "type": "STATIC" if resolved else "STRICT_DNS",
-        "connect_timeout": f"{connect_timeout_s:g}s",
+        "connect_timeout": duration(connect_timeout_s),
         "load_assignment": {
             "endpoints": [
                 {"lb_endpoints": [_lb_endpoint(one, several=several) for one in endpoints]}

@@ -169,7 +169,7 @@ def _by_host_and_context(members: Sequence[Member]) -> Iterator[_VirtualHost]:
             rest.append(replace(one, routes=wild))
         for host in sorted(one.api.hosts):
             if "*" not in host:
-                served[one.api.context, host].append(one)
+                served[one.api.context.lower(), host].append(one)  # as Envoy compares domains
     groups: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
     by_id = {one.api.api_id: one for one in members}
     for (context, host), parts in served.items():

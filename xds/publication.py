@@ -1,0 +1,224 @@
+"""What is published: the compiled APIs as scopes and clusters, one difference at a time.
+
+It knows which API is in which scope and which cluster is still used. What ought to be served is
+decided in `xds.assembly`.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from xds.ads.protocol import Resource
+from xds.compile.api import CompiledApi, Document
+from xds.compile.clusters import CLUSTER
+from xds.compile.scopes import (
+    ROOT_SEGMENT,
+    SCOPE,
+    host_pattern,
+    member,
+    overlap,
+    scope_document,
+    scope_name,
+    segments_of,
+    takes_hosts_whole,
+)
+from xds.settings import XdsSettings
+from xds.wire.messages import digest, encode
+
+SCOPE_URL = f"type.googleapis.com/{SCOPE}"
+CLUSTER_URL = f"type.googleapis.com/{CLUSTER}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A revision that is not served, and why."""
+
+    api_id: str
+    revision: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Changes:
+    """What to push, and what became of the APIs that were touched."""
+
+    upserts: dict[tuple[str, str], Resource] = field(default_factory=dict)  # by type and name
+    removals: dict[tuple[str, str], None] = field(default_factory=dict)  # in order
+    scopes: dict[str, str | None] = field(default_factory=dict)  # scope -> version now published
+    expected: dict[str, tuple[int | None, frozenset[str]]] = field(default_factory=dict)
+    """API -> revision, and the scopes that make it live; None: no revision is to be live."""
+    refused: list[Refused] = field(default_factory=list)
+    root_hosts_changed: bool = False  # the listener has to be told
+
+
+class Publication:
+    """The resources as they are published."""
+
+    def __init__(self, settings: XdsSettings) -> None:
+        self.served: dict[str, CompiledApi] = {}
+        self._settings = settings
+        self._members: dict[str, set[str]] = defaultdict(set)  # segment -> APIs
+        self._cluster_users: dict[str, set[str]] = defaultdict(set)
+        self._versions: dict[tuple[str, str], str] = {}  # (type, name) -> version
+        self._root_hosts: frozenset[str] = frozenset()
+
+    @property
+    def root_hosts(self) -> str | None:
+        """RE2 of the hosts that go to the root scope whole; None: no host; empty: every host."""
+        return (host_pattern(self._root_hosts) or "") if self._root_hosts else None
+
+    def version(self, scope: str) -> str | None:
+        """The version of a scope; None when it is not published."""
+        return self._versions.get((SCOPE_URL, scope))
+
+    def scopes_of(self, api_id: str) -> frozenset[str]:
+        """The scopes an API is in."""
+        api = self.served.get(api_id)
+        if api is None:
+            return frozenset()
+        root = {ROOT_SEGMENT} if api_id in self._members.get(ROOT_SEGMENT, ()) else set()
+        return frozenset(scope_name(segment) for segment in segments_of(api) | root)
+
+    def users(self, cluster: str) -> tuple[CompiledApi, ...]:
+        """The APIs that route to a cluster."""
+        return tuple(self.served[api_id] for api_id in sorted(self._cluster_users.get(cluster, ())))
+
+    def check(self, api: CompiledApi) -> None:
+        """Whether `api` can be encoded at all, alone. Raises WireError."""
+        for document in api.clusters.values():
+            encode(CLUSTER, document)
+        segments = segments_of(api) | ({ROOT_SEGMENT} if takes_hosts_whole(api) else set())
+        for segment in segments:
+            encode(SCOPE, self._document(segment, (api,)))
+
+    def put(
+        self, shapes: Mapping[str, CompiledApi | None], changes: Changes
+    ) -> dict[str, tuple[CompiledApi, ...]]:
+        """Serve these APIs in these shapes (None: not at all). The scopes rebuilt, with content."""
+        dirty: set[str] = set()
+        loose: set[str] = set()  # clusters that may have lost their last user
+        touched: dict[str, set[str]] = {}
+        for api_id, new in shapes.items():
+            old = self.served.get(api_id)
+            before = segments_of(old) if old is not None else frozenset()
+            after = segments_of(new) if new is not None else frozenset()
+            for segment in before - after:
+                self._members[segment].discard(api_id)
+            for segment in after:
+                self._members[segment].add(api_id)
+            dirty |= before | after
+            touched[api_id] = set(before | after)
+            self._use_clusters(api_id, old, new, changes, loose)
+            if new is None:
+                self.served.pop(api_id, None)
+            else:
+                self.served[api_id] = new
+        self._root(shapes, touched, dirty, changes)
+        rebuilt = {
+            scope_name(segment): self._publish_scope(segment, changes) for segment in sorted(dirty)
+        }
+        self._drop_clusters(loose, changes)
+        for api_id, segments in touched.items():
+            served = self.served.get(api_id)
+            scopes = frozenset(scope_name(segment) for segment in segments)
+            known = changes.expected.get(api_id)
+            changes.expected[api_id] = (
+                served.revision if served is not None else None,
+                scopes | (known[1] if known is not None else frozenset()),
+            )
+        return rebuilt
+
+    def _use_clusters(
+        self,
+        api_id: str,
+        old: CompiledApi | None,
+        new: CompiledApi | None,
+        changes: Changes,
+        loose: set[str],
+    ) -> None:
+        needed: Mapping[str, Document] = new.clusters if new is not None else {}
+        for name, document in needed.items():
+            self._cluster_users[name].add(api_id)
+            self._publish(CLUSTER_URL, CLUSTER, name, document, changes)
+        for name in old.clusters if old is not None else ():
+            if name not in needed:
+                self._cluster_users[name].discard(api_id)
+                loose.add(name)
+
+    def _drop_clusters(self, loose: set[str], changes: Changes) -> None:
+        for name in sorted(loose):
+            if self._cluster_users.get(name):
+                continue
+            self._cluster_users.pop(name, None)
+            if self._versions.pop((CLUSTER_URL, name), None) is not None:
+                changes.upserts.pop((CLUSTER_URL, name), None)
+                changes.removals[CLUSTER_URL, name] = None
+
+    def _root(
+        self,
+        shapes: Mapping[str, CompiledApi | None],
+        touched: dict[str, set[str]],
+        dirty: set[str],
+        changes: Changes,
+    ) -> None:
+        """The scope of hosts that an API with a wildcard at `/` takes whole."""
+        if not self._root_hosts and not any(
+            new is not None and takes_hosts_whole(new) for new in shapes.values()
+        ):
+            return
+        hosts = frozenset(
+            host for api in self.served.values() if takes_hosts_whole(api) for host in api.hosts
+        )
+        if hosts != self._root_hosts:
+            changes.root_hosts_changed = True
+            self._root_hosts = hosts
+        before = self._members.get(ROOT_SEGMENT, set())
+        after = {api.api_id for api in self.served.values() if hosts and overlap(api.hosts, hosts)}
+        self._members[ROOT_SEGMENT] = after
+        dirty.add(ROOT_SEGMENT)
+        for api_id in shapes:
+            if api_id in before | after:
+                touched[api_id].add(ROOT_SEGMENT)
+
+    def _document(self, segment: str, inside: tuple[CompiledApi, ...]) -> Document | None:
+        members = [member(one, segment) for one in inside]
+        members = [one for one in members if one.routes]
+        if not members:
+            return None
+        return scope_document(segment, members, self._settings.matcher_tree_threshold)
+
+    def _publish_scope(self, segment: str, changes: Changes) -> tuple[CompiledApi, ...]:
+        """Publish a scope, or take it away when it has no routes; what is inside."""
+        name = scope_name(segment)
+        inside = tuple(self.served[api_id] for api_id in sorted(self._members.get(segment, ())))
+        document = self._document(segment, inside)
+        if document is None:
+            self._members.pop(segment, None)
+            if self._versions.pop((SCOPE_URL, name), None) is not None:
+                changes.upserts.pop((SCOPE_URL, name), None)
+                changes.removals[SCOPE_URL, name] = None
+                changes.scopes[name] = None
+            return ()
+        needs = frozenset(cluster for one in inside for cluster in one.clusters)
+        changes.scopes[name] = self._publish(SCOPE_URL, SCOPE, name, document, changes, needs)
+        return inside
+
+    def _publish(
+        self,
+        type_url: str,
+        message: str,
+        name: str,
+        document: Document,
+        changes: Changes,
+        needs: frozenset[str] | None = None,
+    ) -> str:
+        known = self._versions.get((type_url, name))
+        if type_url == CLUSTER_URL and known is not None:
+            return known  # its name is its digest
+        body = encode(message, document)
+        version = digest(body)
+        if version != known:
+            self._versions[type_url, name] = version
+            changes.upserts[type_url, name] = Resource(type_url, name, version, body, needs)
+            changes.removals.pop((type_url, name), None)
+        return version
