@@ -13,6 +13,7 @@ from bus.resources.rest_api import RestApi
 from controller.auth import Principal
 from controller.errors import Conflict, Invalid, NotFound, Superseded
 from controller.model import ApiFilter, StoredApi
+from controller.overlaps import refuse_overlap
 from controller.ports import PolicyCatalogue, Record, UnitOfWork
 from controller.status import Deployments
 from controller.validation import accepted, rest_api
@@ -136,6 +137,8 @@ class Apis:
                 f"RestAPI configuration with name '{name[0]}' and version '{name[1]}' "
                 "already exists"
             )
+        if row.state == "deployed":
+            refuse_overlap(api, document, unit.on_context(row.context))
         unit.put_api(row)
         unit.tell(ApiPublished(revision=row.revision, api=api.rendered()))
         return row

@@ -32,6 +32,14 @@ class MemoryUnit:
         handle = self._record.names.get((display_name, version))
         return None if handle in self.apis else handle
 
+    def on_context(self, context: str) -> tuple[StoredApi, ...]:
+        """See UnitOfWork."""
+        folded = context.lower()
+        there = self._record.contexts.get(folded, {})
+        rows = [row for handle, row in there.items() if handle not in self.apis]
+        rows += [row for row in self.apis.values() if row.served_context == folded]
+        return tuple(rows)
+
     def put_api(self, api: StoredApi) -> None:
         """See UnitOfWork."""
         before = self.apis.get(api.handle)
@@ -68,6 +76,8 @@ class MemoryRecord:
         self.api_rows: dict[str, StoredApi] = {}
         self.key_rows: dict[tuple[str, str], dict[str, StoredKey]] = {}  # API -> name -> key
         self.names: dict[tuple[str, str], str] = {}  # display name, version -> handle
+        # of those that are served, in lower case -> handle -> API
+        self.contexts: dict[str, dict[str, StoredApi]] = {}
         self._outbox: dict[int, Outgoing] = {}
         self._number = 0
         self._version = 0
@@ -88,6 +98,7 @@ class MemoryRecord:
                 del self.names[before.display_name, before.version]
             self._version += api.revision - (before.revision if before else 0)
             self.api_rows[api.handle] = api
+            self._place(before, api)
         for api in unit.apis.values():
             if not api.retired:
                 self.names[api.display_name, api.version] = api.handle
@@ -100,6 +111,17 @@ class MemoryRecord:
             self._number += 1
             body = event.model_dump_json(by_alias=True).encode()
             self._outbox[self._number] = Outgoing(self._number, str(uuid.uuid4()), event.kind, body)
+
+    def _place(self, before: StoredApi | None, api: StoredApi) -> None:
+        """Keep `contexts`."""
+        left = None if before is None else before.served_context
+        if left is not None:
+            there = self.contexts[left]
+            del there[api.handle]
+            if not there:
+                del self.contexts[left]
+        if api.served_context is not None:
+            self.contexts.setdefault(api.served_context, {})[api.handle] = api
 
     async def api(self, handle: str) -> StoredApi | None:
         """See Record."""

@@ -54,6 +54,11 @@ class StoredApi:
         """The row after a delete."""
         return replace(self, revision=self.revision + 1, body="{}", updated_at=now, retired=True)
 
+    @property
+    def served_context(self) -> str | None:
+        """The context in lower case, as hosts of routers compare it; None if it is not served."""
+        return None if self.retired or self.state != "deployed" else self.context.lower()
+
     def document(self) -> dict[str, Any]:
         """The resource as written."""
         document: dict[str, Any] = orjson.loads(self.body)

@@ -25,6 +25,13 @@ class UnitOfWork(Protocol):
         """The handle of the live API of this name and version."""
         ...
 
+    def on_context(self, context: str) -> Sequence[StoredApi]:
+        """The deployed APIs on `context` (resolved) in upper or lower case.
+
+        No other unit that asks for the same context goes on until this one ends.
+        """
+        ...
+
     def put_api(self, api: StoredApi) -> None:
         """Insert or replace the row of its handle."""
         ...

@@ -5,6 +5,7 @@ unique is a digest. Times are microseconds since 1970 UTC, because databases dif
 keep of a time zone.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -22,6 +23,7 @@ from sqlalchemy import (
     insert,
     inspect,
     select,
+    text,
     update,
 )
 
@@ -55,6 +57,14 @@ APIS = Table(
     # digest of display name and version while live, of the handle when retired
     Column("unique_name", String(64), nullable=False, unique=True),
     Column("held", BigInteger, nullable=False),  # written to keep other writers from the row
+    Column("context_digest", String(64)),  # of the context in lower case, while deployed
+)
+
+CONTEXTS = Table(
+    "contexts",
+    METADATA,
+    Column("digest", String(64), primary_key=True),
+    Column("held", BigInteger, nullable=False),  # as in `rest_apis`
 )
 
 KEYS = Table(
@@ -81,12 +91,30 @@ OUTBOX = Table(
 )
 
 Index("rest_apis_created", APIS.c.created_at_us)
+_BY_CONTEXT = Index("rest_apis_context", APIS.c.context_digest)
+
+
+def _contexts(connection: Connection) -> None:
+    """Version 2: who is served on a context is found without looking at every API."""
+    connection.execute(text("ALTER TABLE rest_apis ADD context_digest VARCHAR(64)"))
+    rows = connection.execute(
+        select(APIS.c.handle, APIS.c.context).where(
+            APIS.c.retired.is_(False), APIS.c.state == "deployed"
+        )
+    ).all()
+    for row in rows:
+        digest = hashlib.sha256(row.context.lower().encode()).hexdigest()
+        one = update(APIS).where(APIS.c.handle == row.handle)
+        connection.execute(one.values(context_digest=digest))
+    _BY_CONTEXT.create(connection)
+    CONTEXTS.create(connection)
+
 
 Migration = Callable[[Connection], None]
-MIGRATIONS: Mapping[int, Migration] = MappingProxyType({})
+MIGRATIONS: Mapping[int, Migration] = MappingProxyType({2: _contexts})
 """Version reached -> what brings a database of the version before it there; forward only."""
 
-VERSION = 1
+VERSION = 2
 
 
 def bring_up_to_date(

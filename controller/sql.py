@@ -4,7 +4,8 @@ What was answered with success survives a power failure. Taking told events out 
 not: if that is lost, they are told again under the same id.
 
 Writers take the row of the API they change with an UPDATE of its `held` column before they read
-it. Every database locks a row on that, without dialect-specific `FOR UPDATE`.
+it, and that of its context before they look who else is there. Every database locks a row on that,
+without dialect-specific `FOR UPDATE`.
 """
 
 import asyncio
@@ -42,7 +43,7 @@ from controller.database import Database, connect
 from controller.errors import Raced, StorageUnavailable, StorageUnusable
 from controller.model import REST_API, ApiFilter, Counts, Outgoing, StoredApi, StoredKey
 from controller.ports import Result, UnitOfWork
-from controller.schema import APIS, KEYS, OUTBOX, bring_up_to_date
+from controller.schema import APIS, CONTEXTS, KEYS, OUTBOX, bring_up_to_date
 
 _ATTEMPTS = 5  # of a unit that other writers were faster than
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -60,6 +61,10 @@ def _unique_name(api: StoredApi) -> str:
     if api.retired:
         return _name_digest("retired", api.handle)
     return _name_digest("live", api.display_name, api.version)
+
+
+def _context_digest(api: StoredApi) -> str | None:
+    return None if api.served_context is None else _name_digest(api.served_context)
 
 
 def _name_digest(*parts: str) -> str:
@@ -110,6 +115,11 @@ def mapped() -> Iterator[None]:
 _HOLD = update(APIS).where(APIS.c.handle == bindparam("this")).values(held=APIS.c.held + 1)
 _API = select(APIS).where(APIS.c.handle == bindparam("this"))
 _NAMED = select(APIS.c.handle).where(APIS.c.unique_name == bindparam("wanted"))
+_HOLD_CONTEXT = (
+    update(CONTEXTS).where(CONTEXTS.c.digest == bindparam("this")).values(held=CONTEXTS.c.held + 1)
+)
+_ADD_CONTEXT = insert(CONTEXTS).inline()
+_ON_CONTEXT = select(APIS).where(APIS.c.context_digest == bindparam("wanted"))
 _CHANGE_API = update(APIS).where(APIS.c.handle == bindparam("this"))
 _ADD_API = insert(APIS).inline()
 _KEYS = (
@@ -151,6 +161,13 @@ class SqlUnit:
         handle: str | None = self._do(_NAMED, {"wanted": wanted}).scalar_one_or_none()
         return handle
 
+    def on_context(self, context: str) -> tuple[StoredApi, ...]:
+        """See UnitOfWork; without the row of the context there is nothing to wait at."""
+        digest = _name_digest(context.lower())
+        if not self._alone and self._do(_HOLD_CONTEXT, {"this": digest}).rowcount == 0:
+            self._do(_ADD_CONTEXT, {"digest": digest, "held": 0})
+        return tuple(_api(row) for row in self._do(_ON_CONTEXT, {"wanted": digest}))
+
     def put_api(self, api: StoredApi) -> None:
         """See UnitOfWork."""
         values: dict[str, object] = {
@@ -165,6 +182,7 @@ class SqlUnit:
             "deployed_at_us": None if api.deployed_at is None else _us(api.deployed_at),
             "retired": api.retired,
             "unique_name": _unique_name(api),
+            "context_digest": _context_digest(api),
         }
         if self._do(_CHANGE_API, {"this": api.handle, **values}).rowcount == 0:
             self._do(_ADD_API, {"handle": api.handle, "held": 0, **values})

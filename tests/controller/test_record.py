@@ -63,6 +63,28 @@ async def test_a_unit_reads_what_it_has_written(record: Record) -> None:
     await record.change(work)
 
 
+async def test_a_unit_finds_who_is_deployed_on_a_context_in_any_case(record: Record) -> None:
+    one, two = api("one", context="/Pay"), api("two", context="/pAY")
+    await put(record, one, two, api("off", context="/pay", deploymentState="undeployed"))
+
+    def found(unit: UnitOfWork) -> list[str]:
+        return sorted(row.handle for row in unit.on_context("/pay"))
+
+    assert await record.change(found) == ["one", "two"]
+
+    def work(unit: UnitOfWork) -> list[list[str]]:
+        seen = [found(unit)]
+        unit.put_api(api("one", one, context="/other"))
+        seen.append(found(unit))
+        unit.put_api(two.tombstone(NOW))
+        seen.append(found(unit))
+        unit.put_api(api("three", context="/PAY"))
+        return [*seen, found(unit)]
+
+    assert await record.change(work) == [["one", "two"], ["two"], [], ["three"]]
+    assert await record.change(found) == ["three"]
+
+
 async def test_the_outbox_keeps_its_order_and_its_ids_until_it_is_forgotten(record: Record) -> None:
     row: StoredApi | None = None
     for _ in range(5):

@@ -138,6 +138,81 @@ async def test_duplicates_are_conflicts(client) -> None:
     assert (await client.put("/rest-apis/other", json=same_name)).status_code == 200
 
 
+TAKEN = "Operation GET /pay/{id} is already served by API 'pay' on the same context and host"
+BY_ID = [{"method": "GET", "path": "/{id}"}]
+SANDBOX = {"main": {"url": "http://a.example.com"}, "sandbox": {"url": "http://b.example.com"}}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({}, {}),
+        ({}, {"context": "/PAY"}),
+        (
+            {},
+            {"operations": [{"method": "POST", "path": "/x"}, {"method": "GET", "path": "/{n}/"}]},
+        ),
+        ({}, {"vhosts": {"main": "a.example.com;_gateway_default_"}}),
+        ({}, {"vhosts": {"main": "*"}}),
+        (
+            {"vhosts": {"main": "A.example.com"}},
+            {"vhosts": {"main": "b.example.com; a.example.COM"}},
+        ),
+        ({"vhosts": {"main": "a.example.com:80"}}, {"vhosts": {"main": "a.example.com"}}),
+        ({"vhosts": {"main": "a.example.com"}}, {"vhosts": {"main": "*.example.com"}}),
+        ({"vhosts": {"main": "*.example.com"}}, {"vhosts": {"main": "*.a.example.com"}}),
+        (
+            {"vhosts": {"main": "a.example.com"}, "upstream": SANDBOX},
+            {"vhosts": {"main": "b.example.com"}, "upstream": SANDBOX},
+        ),
+        (
+            {"vhosts": {"main": "a.example.com", "sandbox": "s.example.com"}, "upstream": SANDBOX},
+            {"vhosts": {"main": "s.example.com"}},
+        ),
+    ],
+)
+async def test_an_operation_that_another_api_serves_is_a_conflict(
+    client, first: dict, second: dict
+) -> None:
+    await created(client, "pay", **{"context": "/pay", "operations": BY_ID, **first})
+    taker = document("taker", **{"context": "/pay", "operations": BY_ID, **second})
+    answer = await client.post("/rest-apis", json=taker)
+    assert (answer.status_code, answer.json()["message"]) == (409, TAKEN)
+    await created(client, "taker", context="/other")
+    answer = await client.put("/rest-apis/taker", json=taker)
+    assert (answer.status_code, answer.json()["message"]) == (409, TAKEN)
+    taker["spec"]["deploymentState"] = "undeployed"
+    assert (await client.put("/rest-apis/taker", json=taker)).status_code == 200
+    taker["spec"]["deploymentState"] = "deployed"
+    assert (await client.put("/rest-apis/taker", json=taker)).status_code == 409
+    assert (await client.delete("/rest-apis/pay")).status_code == 200
+    assert (await client.put("/rest-apis/taker", json=taker)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"context": "/pay/v2"},
+        {"operations": [{"method": "POST", "path": "/{id}"}]},
+        {"operations": [{"method": "GET", "path": "/{id}/*"}]},
+        {"vhosts": {"main": "a.example.com"}},
+        {"vhosts": {"main": "example.com"}, "upstream": SANDBOX},
+    ],
+)
+async def test_apis_that_differ_share_a_context(client, second: dict) -> None:
+    await created(client, "pay", context="/pay", operations=BY_ID)
+    await created(client, "other", **{"context": "/pay", "operations": BY_ID, **second})
+    again = document("pay", context="/pay", operations=BY_ID, displayName="changed")
+    assert (await client.put("/rest-apis/pay", json=again)).status_code == 200
+
+
+async def test_of_many_creators_on_one_context_one_wins(client) -> None:
+    answers = await asyncio.gather(
+        *(client.post("/rest-apis", json=document(f"n{i}", context="/pay")) for i in range(10))
+    )
+    assert sorted(one.status_code for one in answers) == [201] + [409] * 9
+
+
 async def test_of_many_creators_one_wins(client) -> None:
     answers = await asyncio.gather(
         *(client.post("/rest-apis", json=document()) for _ in range(10)),

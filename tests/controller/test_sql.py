@@ -17,7 +17,7 @@ from controller.errors import (
 )
 from controller.schema import VERSION, bring_up_to_date
 from controller.sql import SqlRecord, mapped
-from tests.controller.samples import api, key, put
+from tests.controller.samples import NOW, api, key, put
 
 
 def url(path: Path) -> str:
@@ -54,7 +54,7 @@ async def test_a_database_of_a_newer_program_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as raw:
         raw.execute("UPDATE controller_schema SET version = 99")
     raw.close()
-    with pytest.raises(SchemaTooNew, match="schema version 99, this program knows up to 1"):
+    with pytest.raises(SchemaTooNew, match="schema version 99, this program knows up to 2"):
         await SqlRecord.open(url(path))
 
 
@@ -76,6 +76,24 @@ async def test_an_older_database_is_migrated_step_by_step(tmp_path: Path) -> Non
     await database.close()
     with pytest.raises(SchemaTooNew):
         await SqlRecord.open(url(path))
+
+
+async def test_a_database_of_version_1_learns_who_is_on_which_context(tmp_path: Path) -> None:
+    path = tmp_path / "record.db"
+    record = await SqlRecord.open(url(path))
+    await put(record, api(), api("off", deploymentState="undeployed"), api("gone").tombstone(NOW))
+    await record.close()
+    with sqlite3.connect(path) as raw:
+        raw.execute("DROP INDEX rest_apis_context")
+        raw.execute("ALTER TABLE rest_apis DROP COLUMN context_digest")
+        raw.execute("DROP TABLE contexts")
+        raw.execute("UPDATE controller_schema SET version = 1")
+    raw.close()
+    again = await SqlRecord.open(url(path))
+    for name, found in (("weather", [api()]), ("off", []), ("gone", [])):
+        context = f"/{name.upper()}/V1.0"
+        assert await again.change(lambda unit, at=context: list(unit.on_context(at))) == found
+    await again.close()
 
 
 async def test_a_migration_that_fails_leaves_the_older_database(tmp_path: Path) -> None:
