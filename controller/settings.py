@@ -67,7 +67,7 @@ class ControllerSettings(BaseModel):
     """Issuer written on keys that do not name one; empty: none."""
 
     config_dump_enabled: bool = False
-    """Whether the admin API answers `/config_dump`: it shows all configuration, no secrets."""
+    """Whether the admin API answers `/config_dump`: all configuration, secrets masked."""
 
     outbox_poll_s: float = Field(default=2.0, gt=0)
     """How often the outbox is read when nothing wakes the relay, seconds.

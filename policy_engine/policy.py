@@ -222,6 +222,10 @@ class Policy(Parameters):
     example: ClassVar[Document]
     """Parameters that stand in the documentation, and that a test compiles and runs."""
 
+    def masked(self) -> Document:
+        """The parameters that were given, JSON-shaped, secret ones masked."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
     @abstractmethod
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """The filters of the policy, in the order requests meet them. Raises PolicyNotCompiled."""

@@ -18,9 +18,10 @@ from controller.auth import Principal, Users, require
 from controller.errors import Refused, StorageError, Unauthenticated
 from controller.metrics import ControllerMetrics, program_version
 from controller.model import ApiFilter, StoredApi
-from controller.ports import ControllerBus
+from controller.ports import ControllerBus, PolicyCatalogue
 from controller.rest.answers import answer, moment, resource
 from controller.settings import ControllerSettings
+from policy_engine.errors import PolicyError
 
 BASE = "/api/admin/v1"
 Admin = Annotated[Principal, Depends(require("admin"))]
@@ -67,7 +68,7 @@ def create_admin_app(
 
     if settings.config_dump_enabled:
 
-        @app.get(f"{BASE}/config_dump", summary="All configuration, without secrets")
+        @app.get(f"{BASE}/config_dump", summary="All configuration, secret parameters masked")
         async def config_dump(_who: Admin) -> Response:
             return answer(await _dump(apis))
 
@@ -83,7 +84,11 @@ async def _dump(apis: Apis) -> dict[str, Any]:
         "status": "success",
         "timestamp": _now(),
         "apis": [
-            {"id": row.handle, "kind": "RestApi", "configuration": resource(row, apis.deployments)}
+            {
+                "id": row.handle,
+                "kind": "RestApi",
+                "configuration": _masked(resource(row, apis.deployments), apis.catalogue),
+            }
             for row in rows
         ],
         "policies": [{"name": name, "version": major} for name, major in policies],
@@ -100,6 +105,18 @@ async def _dump(apis: Apis) -> dict[str, Any]:
             "policy_chain_version": version,
         },
     }
+
+
+def _masked(document: dict[str, Any], catalogue: PolicyCatalogue) -> dict[str, Any]:
+    """`document` without the secrets in the parameters of its policies."""
+    spec = document["spec"]
+    for holder in (spec, *spec["operations"]):
+        for ref in holder.get("policies", ()):
+            try:
+                ref["params"] = catalogue.parse(PolicyRef.model_validate(ref)).masked()
+            except PolicyError:  # nobody knows any more which of them are secret
+                ref["params"] = {}
+    return document
 
 
 def _policies(row: StoredApi) -> list[PolicyRef]:

@@ -122,10 +122,7 @@ def _policy(ref: PolicyRef, catalogue: Catalogue) -> Json:
         policy = catalogue.parse(ref)
     except PolicyError as error:
         return told | {"enabled": False, "error": str(error)}
-    return told | {
-        "version": f"v{policy.version}",
-        "parameters": policy.model_dump(mode="json", by_alias=True, exclude_unset=True),
-    }
+    return told | {"version": f"v{policy.version}", "parameters": policy.masked()}
 
 
 def _served_on(api: RestApi) -> Iterator[tuple[str, Upstream]]:

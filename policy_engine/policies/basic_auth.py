@@ -35,7 +35,8 @@ def _typeable(password: SecretStr) -> SecretStr:
 class BasicAuth(Policy):
     """Lets only requests with one user name and its password pass.
 
-    The gateway's routers hold a digest of the password. The `Authorization` header is forwarded; a
+    The gateway's routers hold a digest of the password; the record, the events and the answers of
+    the management API hold it as it was written. The `Authorization` header is forwarded; a
     `remove-headers` behind this policy takes it off. The user name is the application on usage
     events.
     """

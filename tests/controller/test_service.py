@@ -27,7 +27,15 @@ from controller.service import Ports, run
 from controller.settings import ControllerSettings
 from controller.sql import SqlRecord
 from policy_engine import catalogue
-from tests.controller.samples import PATIENCE_S, document, eventually, revisions, state_on
+from tests.controller.samples import (
+    PATIENCE_S,
+    api,
+    document,
+    eventually,
+    put,
+    revisions,
+    state_on,
+)
 from tests.servers.nats import NatsServer, nats_server
 
 CATALOGUE = catalogue.load()
@@ -158,6 +166,25 @@ async def test_the_admin_api_has_its_own_errors_and_wants_an_admin() -> None:
         assert "digest" not in str(found)
         missing = await running.get(admin, "/nothing")
         assert missing.json() == {"code": 404, "message": "Not Found"}
+
+
+async def test_a_dump_shows_what_policies_are_given_but_no_secrets(record: Record) -> None:
+    guard = {"name": "basic-auth", "params": {"username": "shop", "password": "swordfish"}}
+    forgotten = {"name": "forgotten", "params": {"password": "swordfish"}}
+    async with controller(MemoryBus(), record, config_dump_enabled=True) as running:
+        operation = {"method": "GET", "path": "/x", "policies": [guard]}
+        await running.put(policies=[guard], operations=[operation])
+        await put(record, api("old", policies=[forgotten]))
+        answer = await running.get(running.ports.admin, "/api/admin/v1/config_dump")
+        assert "swordfish" not in answer.text
+        specs = {one["id"]: one["configuration"]["spec"] for one in answer.json()["apis"]}
+        for holder in (specs["weather"], specs["weather"]["operations"][0]):
+            (shown,) = holder["policies"]
+            assert shown["params"] == {"username": "shop", "password": "**********"}
+        assert specs["old"]["policies"] == [{"name": "forgotten", "params": {}}]
+        row = await record.api("weather")
+        assert row is not None
+        assert row.document()["spec"]["policies"] == [guard]
 
 
 @pytest.mark.parametrize("taken", ["management_port", "admin_port", "metrics_port"])
