@@ -36,7 +36,8 @@ class GatewaySettings(BaseModel):
     xds_target: str = ""
     """`HOST:PORT` of the configuration service, for `signalbox run router`.
 
-    Empty: the socket in the data folder, for a router on the same machine.
+    Empty: the socket in the data folder, for a router on the same machine. On other machines
+    `xds_server_ca_file`, `xds_tls_certificate_file` and `xds_tls_key_file` are needed.
     """
 
     access_log_target: str = ""

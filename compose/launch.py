@@ -37,7 +37,7 @@ from compose.servers import (
 )
 from compose.settings import Settings
 from compose.supervisor.plan import LISTEN, Child, Drain, Plan, Probe
-from xds.errors import BadCertificate
+from xds.errors import BadCertificate, InsecureAddress
 from xds.settings import XdsSettings
 
 # -I -S: no site-packages; nothing but the standard library and compose.supervisor is imported
@@ -149,7 +149,14 @@ def prepared(
 
 
 def _check_certificate(settings: XdsSettings) -> None:
-    """Whether the user's certificate can be used, before anything is started with it."""
+    """Whether the user's certificates can be used, before anything is started with them."""
+    if settings.xds_port:
+        from xds.certificates import check_service  # noqa: PLC0415 - as below
+
+        try:
+            check_service(settings)
+        except (BadCertificate, InsecureAddress) as error:
+            raise BadSettings([str(error)]) from error
     files = settings.tls_certificate_file, settings.tls_key_file
     if not settings.https_port or files == (None, None):
         return

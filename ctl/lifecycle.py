@@ -166,12 +166,13 @@ def run(
 ) -> None:
     """Run one component alone, against a broker that runs elsewhere (setting nats_url).
 
-    The same code as in `up`; one process, no children, log to stderr. `router` is Envoy.
+    The same code as in `up`; one process, no children, log to stderr. `router` is Envoy;
+    it finds the others by xds_target and access_log_target.
 
     \b
     Examples:
       SIGNALBOX_NATS_URL=nats://nats:4222 signalbox run controller
-      signalbox run router --set xds_target=xds:18000 --set access_log_target=analytics:18090
+      signalbox run router --config router.toml
     """
     with _told():
         from compose.alone import COMPONENTS, become_router, run_components  # noqa: PLC0415

@@ -1,5 +1,6 @@
 """What a router is started with: where its configuration comes from, and its own limits."""
 
+import ipaddress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,10 @@ def bootstrap(
 ) -> Document:
     """Envoy's bootstrap. Each service is reached by its Unix socket or its TCP address."""
     clusters = [_service(XDS_CLUSTER, xds_socket, xds_address)]
+    if xds_address is not None and settings.xds_server_ca_file is not None:
+        clusters[0]["transport_socket"] = _tls(
+            settings, settings.xds_server_ca_file, xds_address[0]
+        )
     if access_log_socket is not None or access_log_address is not None:
         clusters.append(_service(ACCESS_LOG_CLUSTER, access_log_socket, access_log_address))
     ads: Document = {"ads": {}, "resource_api_version": "V3"}
@@ -113,6 +118,36 @@ def _overload(name: str, at: float) -> Document:
     return {
         "name": name,
         "triggers": [{"name": "envoy.resource_monitors.fixed_heap", "threshold": {"value": at}}],
+    }
+
+
+def _tls(settings: XdsSettings, authority: Path, host: str) -> Document:
+    """The service must be `host` by a certificate of `authority`; the router shows its own."""
+    try:
+        ipaddress.ip_address(host)
+        name: Document = {"san_type": "IP_ADDRESS", "matcher": {"exact": host}}
+        sni: Document = {}
+    except ValueError:
+        name = {"san_type": "DNS", "matcher": {"exact": host}}
+        sni = {"sni": host}
+    common: Document = {
+        "alpn_protocols": ["h2"],
+        "validation_context": {
+            "trusted_ca": {"filename": str(authority)},
+            "match_typed_subject_alt_names": [name],
+        },
+    }
+    if settings.xds_tls_certificate_file is not None:
+        common["tls_certificates"] = [
+            {
+                "certificate_chain": {"filename": str(settings.xds_tls_certificate_file)},
+                "private_key": {"filename": str(settings.xds_tls_key_file)},
+            }
+        ]
+    context = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": typed(context, {**sni, "common_tls_context": common}),
     }
 
 

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from xds.errors import BadCertificate
+from xds.errors import BadCertificate, InsecureAddress
+from xds.settings import XdsSettings
 
 _VALID_DAYS = 365
 
@@ -45,6 +46,42 @@ def load(certificate_file: Path, key_file: Path) -> Certificate:
     if private.public_key() != leaf.public_key():
         raise BadCertificate(f"{key_file} is not the key of {certificate_file}")
     return Certificate(chain, key)
+
+
+def check_service(settings: XdsSettings) -> None:
+    """Whether the configuration service's TCP port may be opened as it is configured.
+
+    Raises BadCertificate and InsecureAddress.
+    """
+    if not settings.xds_port:
+        return
+    certificate, key = settings.xds_tls_certificate_file, settings.xds_tls_key_file
+    authority = settings.xds_client_ca_file
+    if (certificate is None) != (key is None):
+        raise BadCertificate("xds_tls_certificate_file and xds_tls_key_file are given together")
+    needed = {"xds_tls_certificate_file": certificate, "xds_client_ca_file": authority}
+    missing = [name for name, file in needed.items() if file is None]
+    if missing and not is_loopback(settings.xds_address):
+        raise InsecureAddress(settings.xds_address, missing)
+    if certificate is not None and key is not None:
+        load(certificate, key)
+    elif authority is not None:
+        raise BadCertificate("xds_client_ca_file is of no use without xds_tls_certificate_file")
+    if authority is not None:
+        try:
+            x509.load_pem_x509_certificates(authority.read_bytes())
+        except OSError as error:
+            raise BadCertificate(f"{error.filename}: {error.strerror}") from error
+        except ValueError as error:
+            raise BadCertificate(f"{authority} holds no PEM certificate") from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` (a name, or an IP address) is this machine only."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def development(folder: Path) -> Certificate:

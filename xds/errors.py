@@ -2,8 +2,11 @@
 
 * XdsError
   - NotCompiled      the API cannot be said to Envoy: only it is refused, last good is kept
-  - BadCertificate   the listener's certificate or key cannot be used: do not start
+  - BadCertificate   a certificate or key that is configured cannot be used: do not start
+  - InsecureAddress  other machines could read the configuration unproven: do not start
 """
+
+from collections.abc import Sequence
 
 
 class XdsError(Exception):
@@ -20,8 +23,20 @@ class NotCompiled(XdsError):
 
 
 class BadCertificate(XdsError):
-    """The certificate or key given for HTTPS cannot be used."""
+    """A certificate or key that is configured cannot be used."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"the HTTPS certificate cannot be used: {reason}")
+        super().__init__(f"a certificate cannot be used: {reason}")
         self.reason = reason
+
+
+class InsecureAddress(XdsError):
+    """The configuration service would be open to other machines that prove nothing."""
+
+    def __init__(self, address: str, missing: Sequence[str]) -> None:
+        super().__init__(
+            f"xds_address {address} is open to other machines: set {' and '.join(missing)}, "
+            "or use a loopback address"
+        )
+        self.address = address
+        self.missing = tuple(missing)

@@ -33,9 +33,9 @@ from policy_engine.policy import Refusal
 from policy_engine.refusals import local_reply_config
 from xds import metrics
 from xds.ads.protocol import Resource
-from xds.ads.server import AdsServer
+from xds.ads.server import AdsServer, Tls
 from xds.assembly import Assembly, Wanted
-from xds.certificates import Certificate, development, load, upstream_authorities
+from xds.certificates import Certificate, check_service, development, load, upstream_authorities
 from xds.compile.api import Catalogue as CompilesFrom
 from xds.compile.scopes import HEALTH_SEGMENT, SCOPE, health_scope, scope_name
 from xds.errors import BadCertificate
@@ -353,8 +353,9 @@ async def run(
     """Serve routers until cancelled; `ready` is called once the whole state is through.
 
     `folder` keeps the socket and the development certificate. `access_log`: routers have a
-    cluster for it (see `xds.bootstrap`). Raises BadCertificate.
+    cluster for it (see `xds.bootstrap`). Raises BadCertificate, InsecureAddress.
     """
+    check_service(settings)
     inbox = Inbox()
     statics = Statics(
         settings,
@@ -364,8 +365,10 @@ async def run(
         access_log=access_log,
     )
     address = (settings.xds_address, settings.xds_port) if settings.xds_port else None
+    certificate, key = settings.xds_tls_certificate_file, settings.xds_tls_key_file
+    tls = Tls(certificate, key, settings.xds_client_ca_file) if certificate and key else None
     async with AdsServer(
-        inbox, socket=settings.xds_socket or folder / "xds.sock", address=address
+        inbox, socket=settings.xds_socket or folder / "xds.sock", address=address, tls=tls
     ) as ads:
         assembly = Assembly(catalogue, settings, LastGoodFolder(folder / "last-good"))
         service = Service(bus, ads, inbox, assembly, statics, ready, org=org, gateway=gateway)

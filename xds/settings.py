@@ -33,10 +33,27 @@ class XdsSettings(BaseModel):
     """Worker threads of the router. More serve more cores and cost about 1 MB each."""
 
     xds_address: str = "127.0.0.1"
-    """Address of the configuration service (ADS) for routers on other machines."""
+    """Address of the configuration service (ADS) for routers on other machines. Any but a loopback
+    address needs `xds_tls_certificate_file` and `xds_client_ca_file`."""
 
-    xds_port: int = Field(default=18000, ge=0, le=65535)
-    """TCP port of the configuration service. 0: only the Unix socket, for a router beside it."""
+    xds_port: int = Field(default=0, ge=0, le=65535)
+    """TCP port of the configuration service; 18000 is usual. 0: only the Unix socket, for a router
+    beside it."""
+
+    xds_tls_certificate_file: Path | None = None
+    """PEM file of the certificate chain that the configuration service shows to routers on its TCP
+    port; on the machine of a router, the one that the router shows. Unset: no TLS."""
+
+    xds_tls_key_file: Path | None = None
+    """PEM file of the private key of `xds_tls_certificate_file`."""
+
+    xds_client_ca_file: Path | None = None
+    """PEM file of who signs routers' certificates; routers without one are turned away, for the
+    configuration holds what opens APIs. Unset: any router is served."""
+
+    xds_server_ca_file: Path | None = None
+    """PEM file of who signed the configuration service's certificate, for `signalbox run router`,
+    which then connects by TLS. Unset: no TLS, for a service on the same machine."""
 
     xds_socket: Path | None = None
     """Unix socket of the configuration service. Unset: a socket in the data folder."""

@@ -18,6 +18,7 @@ from tests.e2e.waiting import until
 from tests.servers.gateway import free_ports, rest_api
 from tests.servers.http_backend import http_backend
 from tests.servers.nats import nats_server
+from tests.xds.ads.certificates import authority_and_pairs
 
 
 @contextlib.contextmanager
@@ -62,6 +63,7 @@ async def test_a_gateway_that_is_spread_over_processes_serves_an_api(tmp_path: P
             "SIGNALBOX_ORG": "acme",
             "SIGNALBOX_GATEWAY": "edge",
         }
+        keys = authority_and_pairs(tmp_path)
         with contextlib.ExitStack() as running:
 
             def start(component: str, **more: str) -> Path:
@@ -69,12 +71,22 @@ async def test_a_gateway_that_is_spread_over_processes_serves_an_api(tmp_path: P
                 return running.enter_context(alone(own, component, **{**shared, **more}))
 
             start("controller", SIGNALBOX_ADMIN_PASSWORD="swordfish")
-            xds = start("xds", SIGNALBOX_XDS_PORT=str(xds_port))
+            xds = start(
+                "xds",
+                SIGNALBOX_XDS_PORT=str(xds_port),
+                SIGNALBOX_XDS_ADDRESS="0.0.0.0",
+                SIGNALBOX_XDS_TLS_CERTIFICATE_FILE=str(keys.server_certificate),
+                SIGNALBOX_XDS_TLS_KEY_FILE=str(keys.server_key),
+                SIGNALBOX_XDS_CLIENT_CA_FILE=str(keys.authority),
+            )
             analytics = start("analytics", SIGNALBOX_ACCESS_LOG_PORT=str(access_log_port))
             engine = start("policy-engine")
             start(
                 "router",
                 SIGNALBOX_XDS_TARGET=f"127.0.0.1:{xds_port}",
+                SIGNALBOX_XDS_SERVER_CA_FILE=str(keys.authority),
+                SIGNALBOX_XDS_TLS_CERTIFICATE_FILE=str(keys.client_certificate),
+                SIGNALBOX_XDS_TLS_KEY_FILE=str(keys.client_key),
                 SIGNALBOX_ACCESS_LOG_TARGET=f"127.0.0.1:{access_log_port}",
                 SIGNALBOX_ROUTER_NAME="edge-1",
             )

@@ -8,6 +8,7 @@ import pytest
 
 from compose.data_folder import DataFolder, credentials, write_private
 from tests.compose.cli import Cli
+from tests.xds.ads.certificates import authority_and_pairs
 
 
 @pytest.fixture
@@ -133,6 +134,31 @@ def test_a_certificate_that_cannot_be_used_is_told_before_anything_is_started(cl
     assert "tls_certificate_file and tls_key_file must be given together" in half
     whole = ("--set", "tls_certificate_file=/none.pem", "--set", "tls_key_file=/none.pem")
     assert "/none.pem: No such file or directory" in cli.refused("up", *whole)
+
+
+def test_a_configuration_service_that_other_machines_could_read_is_told(
+    cli: Cli, tmp_path: Path
+) -> None:
+    keys = authority_and_pairs(tmp_path)
+    pair = (
+        *("--set", f"xds_tls_certificate_file={keys.server_certificate}"),
+        *("--set", f"xds_tls_key_file={keys.server_key}"),
+    )
+    port = ("up", "--set", "xds_port=18000")
+    for address in ("0.0.0.0", "::", "10.0.0.1", "gateway.example.com"):
+        said = cli.refused(*port, "--set", f"xds_address={address}")
+        assert f"xds_address {address} is open to other machines" in said
+        assert "set xds_tls_certificate_file and xds_client_ca_file" in said
+    said = cli.refused(*port, "--set", "xds_address=0.0.0.0", *pair)
+    assert "set xds_client_ca_file, or use a loopback address" in said
+    assert "are given together" in cli.refused(*port, *pair[:2])
+    assert "is of no use without" in cli.refused(*port, "--set", "xds_client_ca_file=/none")
+    said = cli.refused(*port, *pair, "--set", f"xds_client_ca_file={keys.server_key}")
+    assert "holds no PEM certificate" in said
+    assert "is not the key of" in cli.refused(
+        *port, *pair[:2], "--set", f"xds_tls_key_file={keys.client_key}"
+    )
+    assert not cli.data.exists() or not (cli.data / "run" / "plan.json").exists()
 
 
 def test_down_without_a_gateway_is_told(cli: Cli) -> None:
