@@ -124,6 +124,7 @@ def _is_ours(error: BaseException) -> bool:
 
 
 async def _serve(settings: Settings, names: Collection[str]) -> None:
+    gc.disable()  # until ready: state is loaded, and next to nothing of it is garbage
     from bus.jetstream import JetStreamBus  # noqa: PLC0415 - after logging is set up
     from policy_engine import catalogue as policies  # noqa: PLC0415
 
@@ -228,7 +229,8 @@ async def _demo(settings: Settings, ready: Callable[[], None]) -> None:
 
 def _all_ready(folder: DataFolder, names: Collection[str]) -> None:
     gc.collect()
-    gc.freeze()  # what was imported stays: no collection looks at it again
+    gc.freeze()  # what was imported and loaded stays: no collection looks at it again
+    gc.enable()
     if set(names) == set(COMPONENTS):
         folder.ready_file.touch()
     log.info("ready", components=sorted(names))

@@ -61,6 +61,8 @@ class Publication:
         self._cluster_users: dict[str, set[str]] = defaultdict(set)
         self._versions: dict[tuple[str, str], str] = {}  # (type, name) -> version
         self._root_hosts: frozenset[str] = frozenset()
+        self._alone: dict[str, tuple[CompiledApi, bytes]] = {}
+        """Segment -> an API as encoded by `check`, until it is put."""
 
     @property
     def root_hosts(self) -> str | None:
@@ -85,11 +87,14 @@ class Publication:
 
     def check(self, api: CompiledApi) -> None:
         """Whether `api` can be encoded at all, alone. Raises WireError."""
-        for document in api.clusters.values():
-            encode(CLUSTER, document)
+        for name, document in api.clusters.items():
+            if (CLUSTER_URL, name) not in self._versions:
+                encode(CLUSTER, document)
         segments = segments_of(api) | ({ROOT_SEGMENT} if takes_hosts_whole(api) else set())
         for segment in segments:
-            encode(SCOPE, self._document(segment, (api,)))
+            alone = self._document(segment, (api,))
+            if alone is not None:
+                self._alone[segment] = (api, encode(SCOPE, alone))
 
     def put(
         self, shapes: Mapping[str, CompiledApi | None], changes: Changes
@@ -117,6 +122,7 @@ class Publication:
         rebuilt = {
             scope_name(segment): self._publish_scope(segment, changes) for segment in sorted(dirty)
         }
+        self._alone.clear()
         self._drop_clusters(loose, changes)
         for api_id, segments in touched.items():
             served = self.served.get(api_id)
@@ -139,7 +145,8 @@ class Publication:
         needed: Mapping[str, Document] = new.clusters if new is not None else {}
         for name, document in needed.items():
             self._cluster_users[name].add(api_id)
-            self._publish(CLUSTER_URL, CLUSTER, name, document, changes)
+            if (CLUSTER_URL, name) not in self._versions:  # its name is its digest
+                self._publish(CLUSTER_URL, name, encode(CLUSTER, document), changes)
         for name in old.clusters if old is not None else ():
             if name not in needed:
                 self._cluster_users[name].discard(api_id)
@@ -191,8 +198,8 @@ class Publication:
         """Publish a scope, or take it away when it has no routes; what is inside."""
         name = scope_name(segment)
         inside = tuple(self.served[api_id] for api_id in sorted(self._members.get(segment, ())))
-        document = self._document(segment, inside)
-        if document is None:
+        body = self._body(segment, inside)
+        if body is None:
             self._members.pop(segment, None)
             if self._versions.pop((SCOPE_URL, name), None) is not None:
                 changes.upserts.pop((SCOPE_URL, name), None)
@@ -200,24 +207,27 @@ class Publication:
                 changes.scopes[name] = None
             return ()
         needs = frozenset(cluster for one in inside for cluster in one.clusters)
-        changes.scopes[name] = self._publish(SCOPE_URL, SCOPE, name, document, changes, needs)
+        changes.scopes[name] = self._publish(SCOPE_URL, name, body, changes, needs)
         return inside
+
+    def _body(self, segment: str, inside: tuple[CompiledApi, ...]) -> bytes | None:
+        """The encoded scope; None without routes. One that was checked alone is at hand."""
+        checked = self._alone.get(segment)
+        if checked is not None and len(inside) == 1 and inside[0] is checked[0]:
+            return checked[1]
+        document = self._document(segment, inside)
+        return None if document is None else encode(SCOPE, document)
 
     def _publish(
         self,
         type_url: str,
-        message: str,
         name: str,
-        document: Document,
+        body: bytes,
         changes: Changes,
         needs: frozenset[str] | None = None,
     ) -> str:
-        known = self._versions.get((type_url, name))
-        if type_url == CLUSTER_URL and known is not None:
-            return known  # its name is its digest
-        body = encode(message, document)
         version = digest(body)
-        if version != known:
+        if version != self._versions.get((type_url, name)):
             self._versions[type_url, name] = version
             changes.upserts[type_url, name] = Resource(type_url, name, version, body, needs)
             changes.removals.pop((type_url, name), None)
