@@ -46,6 +46,7 @@ _ASYNCIO_DRIVERS = {
     "mssql": "+aioodbc",
 }
 _FAILED, _STOPPED = 1, 0
+_NO_COLLECTION_MAX_S = 60.0
 
 
 @dataclass(slots=True)
@@ -125,6 +126,7 @@ def _is_ours(error: BaseException) -> bool:
 
 async def _serve(settings: Settings, names: Collection[str]) -> None:
     gc.disable()  # until ready: state is loaded, and next to nothing of it is garbage
+    asyncio.get_running_loop().call_later(_NO_COLLECTION_MAX_S, gc.enable)
     from bus.jetstream import JetStreamBus  # noqa: PLC0415 - after logging is set up
     from policy_engine import catalogue as policies  # noqa: PLC0415
 
