@@ -22,7 +22,7 @@ def refuse_overlap(api: RestApi, document: Mapping[str, Any], others: Iterable[S
         if other.handle == api.id:
             continue
         theirs = other.document()
-        if not _overlap(hosts, _hosts(theirs["spec"])):
+        if hosts.isdisjoint(_hosts(theirs["spec"])):
             continue
         for operation in RestApi.model_validate(theirs, by_name=False).spec.operations:
             matcher = operation.matcher
@@ -35,21 +35,14 @@ def refuse_overlap(api: RestApi, document: Mapping[str, Any], others: Iterable[S
 
 
 def _hosts(spec: Mapping[str, Any]) -> frozenset[str]:
-    """The hosts of the production and of the sandbox upstream, without ports, in lower case."""
+    """The hosts of the production and of the sandbox upstream, without ports, in lower case.
+
+    A wildcard and a host under it do not meet: the more specific host goes first at the router.
+    """
     vhosts = spec.get("vhosts") or {}
     hosts = set(vhosts.get("main", GATEWAY_DEFAULT_VHOST).split(";"))
     if spec["upstream"].get("sandbox"):
         sandbox = vhosts.get("sandbox", GATEWAY_DEFAULT_VHOST)
         hosts.add(_DEFAULT_SANDBOX if sandbox == GATEWAY_DEFAULT_VHOST else sandbox)
-    return frozenset(_PORT.sub("", host.strip().lower()) for host in hosts)
-
-
-def _overlap(some: frozenset[str], others: frozenset[str]) -> bool:
-    if not some.isdisjoint(others):
-        return True
-    return any(_covers(one, other) or _covers(other, one) for one in some for other in others)
-
-
-def _covers(wildcard: str, host: str) -> bool:
-    """Whether every request for `host` is one for `wildcard`, too."""
-    return wildcard == "*" or (wildcard.startswith("*.") and host.endswith(wildcard[1:]))
+    names = (_PORT.sub("", host.strip().lower()) for host in hosts)
+    return frozenset(GATEWAY_DEFAULT_VHOST if name == "*" else name for name in names)
