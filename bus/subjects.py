@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 ROOT = "sbx"
-_PLAIN_TEXT = re.compile(r"[A-Za-z0-9_-]+").fullmatch
-_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 
 
 class Family(StrEnum):
@@ -26,9 +25,9 @@ class Family(StrEnum):
 
 def token(text: str) -> str:
     """`text` as one subject token: all but letters, digits, `-` and `_` becomes `=XX` (UTF-8)."""
-    if _PLAIN_TEXT(text):
+    if _PLAIN(text):
         return text
-    return "".join(chr(byte) if chr(byte) in _PLAIN else f"={byte:02X}" for byte in text.encode())
+    return "".join(chr(byte) if _PLAIN(chr(byte)) else f"={byte:02X}" for byte in text.encode())
 
 
 def untoken(text: str) -> str:

@@ -10,7 +10,7 @@ the longer context, and both before the more specific operation.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -324,11 +324,10 @@ def host_pattern(hosts: Iterable[str]) -> str | None:
     return "(?i)^(" + "|".join(re.escape(host).replace(r"\*", ".*") for host in names) + ")$"
 
 
-def overlap(left: Mapping[str, Any] | Iterable[str], right: Iterable[str]) -> bool:
+def overlap(left: frozenset[str], right: frozenset[str]) -> bool:
     """Whether some host can fall under both sets; wildcards are taken generously."""
-    lefts, rights = list(left), list(right)
     return any(
-        _one_overlap(one, other) or _one_overlap(other, one) for one in lefts for other in rights
+        _one_overlap(one, other) or _one_overlap(other, one) for one in left for other in right
     )
 
 
