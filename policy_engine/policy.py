@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from policy_engine.errors import PolicyError, PolicyNotCompiled
+from policy_engine.subscriptions import Subscriber
 from policy_engine.system import SystemParameters
 
 Document = dict[str, Any]
@@ -68,6 +69,7 @@ class Scope:
     context: str  # resolved; `/` for the root
     credentials: tuple[Credential, ...] = ()  # the live keys of the API
     key_issuer: str | None = None  # keys of other issuers open nothing; None: any issuer
+    subscriptions: tuple[Subscriber, ...] = ()  # the live ones of the API, oldest first
     operation_path: str | None = None
     """The path below the context, such as `/items/{id}` or `/items/*`; None at the API's level."""
     system: SystemParameters = field(default_factory=SystemParameters)
