@@ -10,7 +10,10 @@ from pydantic import BaseModel, ConfigDict
 
 from bus.errors import UnknownEvent
 from bus.resources.api_key import ApiKey
+from bus.resources.application import Application
 from bus.resources.rest_api import RestApi
+from bus.resources.subscription import Subscription
+from bus.resources.subscription_plan import SubscriptionPlan
 from bus.subjects import Family, subject
 
 _KINDS: dict[str, "type[Event]"] = {}
@@ -109,6 +112,79 @@ class ApiKeyRevoked(Event, kind="api-key.revoked", family=Family.STATE):
     def key(self) -> tuple[str, ...]:
         """Keyed by API and key name, so that it replaces the issue."""
         return ("api-key", self.api_kind, self.api_id, self.name)
+
+
+class SubscriptionPlanPublished(Event, kind="subscription-plan.published", family=Family.STATE):
+    """Subscriptions may have this plan. Replaces any earlier shape of it."""
+
+    revision: int  # counts the changes of this plan
+    plan: SubscriptionPlan
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Keyed by plan."""
+        return ("subscription-plan", self.plan.id)
+
+
+class SubscriptionPlanRetired(Event, kind="subscription-plan.retired", family=Family.STATE):
+    """A plan is gone; no subscription to it is live."""
+
+    revision: int
+    plan_id: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Keyed by plan, so that it replaces the last publication."""
+        return ("subscription-plan", self.plan_id)
+
+
+class SubscriptionPublished(Event, kind="subscription.published", family=Family.STATE):
+    """Somebody has subscribed to an API. Replaces any earlier shape of the subscription."""
+
+    revision: int  # counts the changes of this subscription
+    subscription: Subscription
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Keyed by API and subscription."""
+        return ("subscription", self.subscription.api_id, self.subscription.id)
+
+
+class SubscriptionRetired(Event, kind="subscription.retired", family=Family.STATE):
+    """A subscription is gone."""
+
+    revision: int
+    api_id: str
+    subscription_id: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Keyed by API and subscription, so that it replaces the last publication."""
+        return ("subscription", self.api_id, self.subscription_id)
+
+
+class ApplicationPublished(Event, kind="application.published", family=Family.STATE):
+    """An application may have keys and subscriptions. Replaces any earlier shape of it."""
+
+    revision: int  # counts the changes of this application
+    application: Application
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Keyed by application."""
+        return ("application", self.application.id)
+
+
+class ApplicationRetired(Event, kind="application.retired", family=Family.STATE):
+    """An application is gone."""
+
+    revision: int
+    application_id: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Keyed by application, so that it replaces the last publication."""
+        return ("application", self.application_id)
 
 
 class RecordPublished(Event, kind="record.published", family=Family.STATE):

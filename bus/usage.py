@@ -17,6 +17,12 @@ APPLICATION_HEADER = "x-signalbox-application"
 The listener strips it from what callers send.
 """
 
+SUBSCRIPTION_HEADER = "x-signalbox-subscription"
+"""Request header in which `subscription-validation` tells by which subscription the caller came.
+
+The listener strips it, too.
+"""
+
 Moment = Annotated[int, Field(ge=0, lt=1 << 42)]  # Unix time in ms, up to the year 2109
 Column = tuple[Annotated[int, Field(ge=0, lt=1 << 48)], ...]
 """One number per request of the batch, in the order of the access log."""
@@ -31,6 +37,8 @@ class ServedGroup(BaseModel):
     """Envoy's route name: a `bus.route_key.RouteKey`, another name, or empty: no route matched."""
     application: str = ""
     """Who called, as the authenticating policy said; empty when nobody asked."""
+    subscription: str = ""
+    """By which subscription, its id; empty when nobody asked."""
     status: Annotated[int, Field(ge=0, le=999)] = 0
     """HTTP status; 0 when the caller left before an answer."""
     details: str = ""
