@@ -4,6 +4,7 @@
   - UnknownPolicy       no such name or major version: tell the user which there are
   - InvalidParameters   the parameters do not fit: tell the user which, and why
   - PolicyNotCompiled   the policy cannot be said to Envoy here: only this API is refused
+  - MalformedQuota      the text of a limit is not one: its sender is newer, or broken
 """
 
 from dataclasses import dataclass
@@ -50,4 +51,12 @@ class PolicyNotCompiled(PolicyError):
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"policy {name!r}: {reason}")
         self.name = name
+        self.reason = reason
+
+
+class MalformedQuota(PolicyError):
+    """The text that should describe a quota does not."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"not a quota: {reason}")
         self.reason = reason
