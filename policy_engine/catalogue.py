@@ -17,9 +17,11 @@ from types import ModuleType
 
 import structlog
 
+from bus.resources.document import duration_s
 from bus.resources.faults import FieldFault, InvalidResource, parse
 from bus.resources.rest_api import PolicyRef
 from policy_engine import policies as included
+from policy_engine.chain import Attached
 from policy_engine.errors import Fault, InvalidParameters, UnknownPolicy
 from policy_engine.policy import Document, Policy, Refusal, Version, Where
 from policy_engine.system import SystemParameters
@@ -105,6 +107,17 @@ class Catalogue:
             log.exception("policy_validation_failed", policy=ref.name)
             fault = Fault("", f"the policy itself failed: {_one_line(error)}")
             raise InvalidParameters(ref.name, (fault,)) from error
+
+    def attach(self, ref: PolicyRef) -> Attached:
+        """The policy that `ref` names, as it stands there. Raises as `parse` does."""
+        return Attached(
+            policy=self.parse(ref),
+            params=ref.params,
+            condition=ref.execution_condition,
+            mode=ref.mode,
+            failure_mode=ref.failure_mode,
+            timeout_s=None if ref.timeout is None else duration_s(ref.timeout),
+        )
 
     def _why_missing(self, name: str) -> str:
         return next((one.reason for one in self.broken if one.name == name), "")

@@ -5,7 +5,6 @@ configuration. Documents are JSON-shaped, as Envoy's own configuration files are
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -14,7 +13,6 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from policy_engine.errors import PolicyError, PolicyNotCompiled
 from policy_engine.subscriptions import Subscriber
 from policy_engine.system import SystemParameters
 
@@ -23,6 +21,11 @@ Document = dict[str, Any]
 
 Level = Literal["api", "operation"]
 Where = Literal["envoy", "python"]
+Mode = Literal["enforce", "shadow"]
+"""Whether a policy refuses, or only reports that it would have."""
+
+FailureMode = Literal["open", "closed"]
+"""What becomes of a request whose Python policy failed or was too slow: it passes, or not."""
 
 
 def typed(message: str, fields: Document | None = None) -> Document:
@@ -70,6 +73,7 @@ class Scope:
     credentials: tuple[Credential, ...] = ()  # the live keys of the API
     key_issuer: str | None = None  # keys of other issuers open nothing; None: any issuer
     subscriptions: tuple[Subscriber, ...] = ()  # the live ones of the API, oldest first
+    operation_method: str | None = None  # None at the API's level
     operation_path: str | None = None
     """The path below the context, such as `/items/{id}` or `/items/*`; None at the API's level."""
     system: SystemParameters = field(default_factory=SystemParameters)
@@ -262,47 +266,3 @@ class Policy(Parameters):
         """Fields for Envoy's `RouteAction` (rewrites, hosts, timeouts); later policies win."""
         del scope
         return {}
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """All policies of one attachment, compiled."""
-
-    filters: tuple[HttpFilter, ...] = ()
-    answer: DirectAnswer | Redirect | None = None
-    """Set: the chain ends here, lower levels do not run."""
-    preflights: tuple[tuple[Preflight, tuple[HttpFilter, ...]], ...] = ()
-    """Each preflight with the filters that stand before its policy."""
-    route_fields: Document = field(default_factory=dict)
-    routing: Routing = Routing()
-    services: tuple[Service, ...] = ()
-
-
-def compile_chain(policies: Iterable[Policy], scope: Scope) -> Chain:
-    """The chain of `policies` in written order. Raises PolicyNotCompiled."""
-    policies = tuple(policies)
-    scope.attached = tuple(policy.name for policy in policies)
-    chain = Chain()
-    for policy in policies:
-        try:
-            chain = _extended(chain, policy, scope)
-        except PolicyError:
-            raise
-        except Exception as error:  # an installed policy may raise anything
-            reason = f"the policy itself failed: {type(error).__name__}: {error}"
-            raise PolicyNotCompiled(policy.name, reason) from error
-        if chain.answer is not None:
-            break
-    return chain
-
-
-def _extended(chain: Chain, policy: Policy, scope: Scope) -> Chain:
-    preflights = tuple((one, chain.filters) for one in policy.preflights())
-    return Chain(
-        filters=chain.filters + policy.filters(scope),
-        answer=policy.answer() or policy.redirect(scope),
-        preflights=chain.preflights + preflights,
-        route_fields=chain.route_fields | policy.route_fields(scope),
-        routing=chain.routing.then(policy.routing()),
-        services=chain.services + policy.services(scope),
-    )

@@ -190,6 +190,12 @@ class PolicyRef(Document):
     version: Annotated[str, AfterValidator(_policy_version)] = ""
     execution_condition: str | None = None
     params: dict[str, Any] = Field(default_factory=dict)
+    mode: Literal["enforce", "shadow"] = "enforce"
+    """`shadow`: evaluate and report what would have been refused, but refuse nothing."""
+    failure_mode: Literal["open", "closed"] | None = None
+    """What becomes of requests when a Python policy fails; None: as the policy itself says."""
+    timeout: PositiveDuration | None = None
+    """How long one hook of a Python policy may take; None: as the policy itself says."""
 
 
 class Resilience(Document):

@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 
+from policy_engine.chain import Chain, compile_chain
 from policy_engine.policy import (
-    Chain,
     Credential,
     DirectAnswer,
     HttpFilter,
@@ -16,7 +16,6 @@ from policy_engine.policy import (
     Policy,
     Redirect,
     Scope,
-    compile_chain,
     typed,
 )
 from policy_engine.system import SystemParameters

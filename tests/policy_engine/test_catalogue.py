@@ -8,15 +8,9 @@ import pytest
 
 from bus.resources.rest_api import PolicyRef
 from policy_engine.catalogue import ENTRY_POINTS, Catalogue, load
+from policy_engine.chain import compile_chain
 from policy_engine.errors import Fault, InvalidParameters, PolicyNotCompiled, UnknownPolicy
-from policy_engine.policy import (
-    Document,
-    HttpFilter,
-    Policy,
-    Scope,
-    Version,
-    compile_chain,
-)
+from policy_engine.policy import Document, HttpFilter, Policy, Scope, Version
 from tests.policy_engine.attached import SYSTEM
 
 EXPECTED = {

@@ -9,8 +9,8 @@ import httpx
 import yaml
 
 from bus.resources.rest_api import PolicyRef, RestApi
+from policy_engine.chain import Attached
 from policy_engine.errors import UnknownPolicy
-from policy_engine.policy import Policy
 from policy_engine.system import SystemParameters
 from tests.servers.envoy import Envoy, envoy
 from xds.compile.api import CompiledApi, compile_api
@@ -33,7 +33,7 @@ class NoPolicies:
 
     system = SystemParameters()
 
-    def parse(self, ref: PolicyRef) -> Policy:
+    def attach(self, ref: PolicyRef) -> Attached:
         raise UnknownPolicy(ref.name, ref.version)
 
 

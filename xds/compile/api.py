@@ -19,17 +19,15 @@ from bus.resources.rest_api import (
     Upstream,
 )
 from bus.route_key import RouteKey
+from policy_engine.chain import Attached, Chain, compile_chain
 from policy_engine.errors import PolicyError
 from policy_engine.policy import (
-    Chain,
     Credential,
     HttpFilter,
     Level,
-    Policy,
     Preflight,
     Routing,
     Scope,
-    compile_chain,
     typed,
 )
 from policy_engine.system import SystemParameters
@@ -56,8 +54,8 @@ class Catalogue(Protocol):
         """What whoever runs the gateway tells them."""
         ...
 
-    def parse(self, ref: PolicyRef) -> Policy:
-        """The policy that `ref` names, with its parameters. Raises PolicyError."""
+    def attach(self, ref: PolicyRef) -> Attached:
+        """The policy that `ref` names, as it stands there. Raises PolicyError."""
         ...
 
 
@@ -155,9 +153,10 @@ def _compile(
             key_issuer=settings.key_issuer_required or None,
             system=catalogue.system,
             below=below if level == "api" else frozenset(),
+            operation_method=None if operation is None else operation.matcher.method,
             operation_path=None if operation is None else _pattern(operation),
         )
-        return compile_chain((catalogue.parse(ref) for ref in refs), scope)
+        return compile_chain((catalogue.attach(ref) for ref in refs), scope)
 
     api_chain = chain_of(spec.policies, "api")
     operation_chains = [chain_of(one.policies, "operation", one) for one in spec.operations]

@@ -2,7 +2,8 @@
 
 import pytest
 
-from policy_engine.policy import Policy, compile_chain
+from policy_engine.chain import compile_chain
+from policy_engine.policy import Policy
 from tests.policy_engine.attached import (
     CATALOGUE,
     COMPANY,

@@ -13,7 +13,8 @@ import yaml
 
 from bus.resources.rest_api import PolicyRef
 from policy_engine.catalogue import load
-from policy_engine.policy import Chain, Credential, Routing, Scope, compile_chain
+from policy_engine.chain import Chain, compile_chain
+from policy_engine.policy import Credential, Routing, Scope
 from policy_engine.refusals import local_reply_config
 from policy_engine.system import SystemParameters
 from xds.wire.messages import encode
@@ -54,7 +55,7 @@ def compiled(case: dict[str, Any]) -> Chain:
         operation_path=case.get("operation_path"),
     )
     ref = PolicyRef(name=case["policy"], params=case["params"])
-    return compile_chain([load().parse(ref)], scope)
+    return compile_chain([load().attach(ref)], scope)
 
 
 def readable(chain: Chain) -> dict[str, Any]:
@@ -82,6 +83,9 @@ def readable(chain: Chain) -> dict[str, Any]:
         del whole["routing"]
     if not chain.services:
         del whole["services"]
+    whole["hops"] = [hop.document() for hop in chain.hops]
+    if not chain.hops:
+        del whole["hops"]
     return dict(without_program(whole))
 
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from policy_engine.chain import compile_chain
 from policy_engine.errors import PolicyNotCompiled
 from policy_engine.headers import APPLICATION_HEADER
-from policy_engine.policy import Policy, compile_chain
+from policy_engine.policy import Policy
 from policy_engine.system import KeySource, LocalKeys, RemoteKeys, SystemParameters
 from tests.policy_engine.attached import COMPANY, SYSTEM, limit, policy
 from tests.policy_engine.gateway import Api, Gateway, gateway

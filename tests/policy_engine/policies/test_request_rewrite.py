@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 
 from policy_engine.catalogue import load
+from policy_engine.chain import compile_chain
 from policy_engine.errors import PolicyNotCompiled
-from policy_engine.policy import Scope, compile_chain
+from policy_engine.policy import Scope
 from tests.policy_engine.attached import UNAUTHORIZED, credential, key_policy, policy
 from tests.policy_engine.gateway import Api, gateway
 from tests.servers.http_backend import http_backend

@@ -1,0 +1,122 @@
+"""A hop: neighbouring Python policies of a chain, run by the engine in one exchange with Envoy.
+
+A hop is known by the digest of all that it is, so that routers and engines that learn of a change
+at different moments still mean the same: Envoy names the hop, the engine keeps it by that name.
+"""
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any
+
+import orjson
+
+from policy_engine.hooks import (
+    EXCHANGE_NAMESPACE,
+    SHADOW_NAMESPACE,
+    Phase,
+    Place,
+)
+from policy_engine.policy import Document, FailureMode, HttpFilter, Mode, Scope, typed
+
+ENGINE_CLUSTER = "policy-engine"
+"""Envoy's name for the workers of the engine."""
+
+HOP_ATTRIBUTE = "hop:"
+"""Envoy sends CEL attributes with the first message; the hop's name is one, a literal."""
+
+_EXT_PROC = "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor"
+_ROUND_TRIP_S = 0.25  # beside the time that the policies may take
+
+
+@dataclass(frozen=True, slots=True)
+class HopPolicy:
+    """One policy of a hop, as the engine needs it to make it again."""
+
+    name: str
+    version: str  # whole, such as `1.0.3`
+    params: Document  # as written, secrets included
+    condition: str | None
+    mode: Mode
+    failure_mode: FailureMode
+    timeout_s: float  # for each of its hooks
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """Neighbours with one failure mode, where they stand, in request order."""
+
+    place: Place
+    policies: tuple[HopPolicy, ...]
+    phases: frozenset[Phase]
+    namespaces: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Equal for equal hops."""
+        return sha256(orjson.dumps(self.document(), option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+
+    def document(self) -> Document:
+        """All of it, JSON-shaped; `Hop.of` reads it."""
+        return {
+            "place": asdict(self.place),
+            "policies": [asdict(one) for one in self.policies],
+            "phases": sorted(self.phases),
+            "namespaces": list(self.namespaces),
+        }
+
+    @classmethod
+    def of(cls, document: Document) -> "Hop":
+        """The inverse of `document`."""
+        return cls(
+            place=Place(**document["place"]),
+            policies=tuple(HopPolicy(**one) for one in document["policies"]),
+            phases=frozenset(document["phases"]),
+            namespaces=tuple(document["namespaces"]),
+        )
+
+    @property
+    def fails_open(self) -> bool:
+        """Whether requests pass while no engine answers."""
+        return all(one.failure_mode == "open" for one in self.policies)
+
+    def filter(self, scope: Scope) -> HttpFilter:
+        """The call of the engine, at the hop's place in the chain."""
+        return HttpFilter(scope.unique("python"), ext_proc(self))
+
+
+def ext_proc(hop: Hop) -> Document:
+    """Envoy's external processing for `hop`: only the phases that one of its policies needs."""
+    needed = hop.phases
+    slowest_s = sum(one.timeout_s for one in hop.policies) + _ROUND_TRIP_S
+    fields: dict[str, Any] = {
+        "grpc_service": {"envoy_grpc": {"cluster_name": ENGINE_CLUSTER}, "timeout": "3600s"},
+        "failure_mode_allow": hop.fails_open,
+        "processing_mode": {
+            "request_header_mode": "SEND",  # names the hop
+            "response_header_mode": _sent(any(one.startswith("response") for one in needed)),
+            "request_body_mode": _body_mode(needed, "request"),
+            "response_body_mode": _body_mode(needed, "response"),
+            "request_trailer_mode": "SKIP",
+            "response_trailer_mode": "SKIP",
+        },
+        "message_timeout": f"{slowest_s:.3f}s",
+        "request_attributes": [f"'{HOP_ATTRIBUTE}{hop.name}'"],
+        "mutation_rules": {"allow_all_routing": True, "allow_envoy": True},
+        "metadata_options": {
+            "receiving_namespaces": {"untyped": [EXCHANGE_NAMESPACE, SHADOW_NAMESPACE]}
+        },
+    }
+    if hop.namespaces:
+        fields["metadata_options"]["forwarding_namespaces"] = {"untyped": list(hop.namespaces)}
+    return typed(_EXT_PROC, fields)
+
+
+def _sent(needed: bool) -> str:
+    return "SEND" if needed else "SKIP"
+
+
+def _body_mode(phases: Collection[str], direction: str) -> str:
+    if f"{direction}_body" in phases:
+        return "BUFFERED"
+    return "STREAMED" if f"{direction}_chunk" in phases else "NONE"
