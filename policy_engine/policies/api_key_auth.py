@@ -1,14 +1,14 @@
 """api-key-auth."""
 
 import string
-from functools import cache, lru_cache
+from functools import lru_cache
 from hashlib import sha256
-from importlib.resources import files
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from policy_engine.headers import APPLICATION_HEADER, PRIVATE_PREFIX, caller, editable
+from policy_engine.lua import program
 from policy_engine.policy import (
     Document,
     HttpFilter,
@@ -114,15 +114,8 @@ def _script(header: str, query: str | None, prefix: str, *, keep: bool) -> str:
         "PLACE": _lua_string(place),
         "KEEP": "true" if keep else "false",
     }
-    return "".join(f"local {name}={value}\n" for name, value in constants.items()) + _program()
-
-
-@cache
-def _program() -> str:
-    """The Lua program without comments and indentation: it is sent with every API."""
-    text = files("policy_engine.policies").joinpath("api_key_digest.lua").read_text()
-    lines = (line.strip() for line in text.splitlines())
-    return "\n".join(line.partition(" -- ")[0] for line in lines if line and line[:2] != "--")
+    defined = "".join(f"local {name}={value}\n" for name, value in constants.items())
+    return f"{defined}{program('sha256.lua')}\n{program('api_key_digest.lua')}"
 
 
 def _lua_string(text: str) -> str:
