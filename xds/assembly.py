@@ -12,6 +12,7 @@ from typing import Protocol
 
 from bus.resources.rest_api import RestApi
 from policy_engine.policy import Credential
+from policy_engine.subscriptions import Subscriber
 from xds.compile.api import Catalogue, CompiledApi, compile_api
 from xds.errors import NotCompiled
 from xds.publication import CLUSTER_URL, SCOPE_URL, Changes, Publication, Refused
@@ -27,11 +28,12 @@ class Wanted:
     revision: int
     api: RestApi | None
     credentials: tuple[Credential, ...] = ()
+    subscribers: tuple[Subscriber, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a shape was compiled from, its keys apart."""
+    """What a shape was compiled from, its keys and subscriptions apart."""
 
     revision: int
     api: RestApi
@@ -136,18 +138,24 @@ class Assembly:
         self._held.pop(api_id, None)
         source = Source(wanted.revision, wanted.api)
         try:
-            return self._compiled(api_id, source, wanted.credentials)
+            return self._compiled(api_id, source, wanted)
         except NotCompiled as error:
             self._hold(api_id, wanted.revision, error.reason, changes)
             return self._fallback(api_id)
 
-    def _compiled(
-        self, api_id: str, source: Source, credentials: tuple[Credential, ...]
-    ) -> CompiledApi:
-        """A shape that can be encoded. Raises NotCompiled, and nothing else."""
+    def _compiled(self, api_id: str, source: Source, callers: Wanted) -> CompiledApi:
+        """A shape that can be encoded, for the keys and subscriptions of `callers`.
+
+        Raises NotCompiled, and nothing else.
+        """
         try:
             shape = compile_api(
-                source.api, source.revision, credentials, self._catalogue, self._settings
+                source.api,
+                source.revision,
+                callers.credentials,
+                self._catalogue,
+                self._settings,
+                callers.subscribers,
             )
             self._publication.check(shape)
         except NotCompiled:
@@ -163,7 +171,7 @@ class Assembly:
         if good is None:
             return None
         try:
-            return self._compiled(api_id, good, self._wanted[api_id].credentials)
+            return self._compiled(api_id, good, self._wanted[api_id])
         except NotCompiled:
             return None
 

@@ -15,6 +15,7 @@ from bus.events import (
 from bus.resources.api_key import ApiKey
 from bus.resources.rest_api import RestApi
 from policy_engine.policy import Credential
+from xds.subscriptions import Subscriptions
 
 _API_KIND = "RestApi"
 
@@ -29,10 +30,11 @@ class WantedApi:
 
 @dataclass(slots=True)
 class Model:
-    """APIs and keys by handle. Only `apply` changes it."""
+    """APIs and keys by handle, and who has subscribed. Only `apply` changes it."""
 
     apis: dict[str, WantedApi] = field(default_factory=dict)
     keys: dict[str, dict[str, tuple[int, ApiKey | None]]] = field(default_factory=dict)
+    subscriptions: Subscriptions = field(default_factory=Subscriptions)
     complete: bool = False  # the record was published once: absence means something
     _expiries: list[tuple[datetime, str]] = field(default_factory=list)  # heap: when, which API
 
@@ -54,7 +56,7 @@ class Model:
                 self.complete = True
                 return frozenset()
             case _:
-                return frozenset()
+                return self.subscriptions.apply(event)
 
     def credentials(self, api_id: str, now: datetime) -> tuple[Credential, ...]:
         """The keys that open the API at `now`, in a stable order."""
@@ -66,12 +68,14 @@ class Model:
 
     @property
     def next_expiry(self) -> datetime | None:
-        """When some key expires next."""
-        return self._expiries[0][0] if self._expiries else None
+        """When some key or plan expires next."""
+        key = self._expiries[0][0] if self._expiries else None
+        times = (key, self.subscriptions.next_expiry)
+        return min((one for one in times if one is not None), default=None)
 
     def expired(self, now: datetime) -> frozenset[str]:
-        """The APIs of which a key expired by `now` since this was last asked."""
-        api_ids: set[str] = set()
+        """The APIs of which a key or plan expired by `now` since this was last asked."""
+        api_ids = set(self.subscriptions.expired(now))
         while self._expiries and self._expiries[0][0] <= now:
             api_ids.add(heapq.heappop(self._expiries)[1])
         return frozenset(api_ids)

@@ -3,7 +3,7 @@
 What can happen, all through one inbox, one at a time:
 * an event of `state.*`: the model changes, the changed APIs are compiled and pushed
 * a router connects, disconnects, acknowledges or refuses: told on the bus as `router.*`
-* a key expires: its API is compiled again without it
+* a key or plan expires: its APIs are compiled again without it
 * somebody asks for a full report
 """
 
@@ -230,6 +230,7 @@ class Service:
                     self._model.apis[name].revision,
                     self._model.apis[name].api,
                     self._model.credentials(name, now),
+                    self._model.subscriptions.live(name, now),
                 )
                 for name in chunk
             }
@@ -323,7 +324,7 @@ class Service:
         )
 
     def _schedule_expiry(self) -> None:
-        """Come back when the next key expires."""
+        """Come back when the next key or plan expires."""
         if self._expiry is not None:
             self._expiry.cancel()
         now = datetime.now(UTC)

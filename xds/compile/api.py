@@ -30,6 +30,7 @@ from policy_engine.policy import (
     Scope,
     typed,
 )
+from policy_engine.subscriptions import Subscriber
 from policy_engine.system import SystemParameters
 from xds.compile.actions import answer_action, destination, mirror_policies
 from xds.compile.clusters import Target, resolve, service_cluster
@@ -116,6 +117,7 @@ def compile_api(
     credentials: tuple[Credential, ...],
     catalogue: Catalogue,
     settings: XdsSettings,
+    subscribers: tuple[Subscriber, ...] = (),
 ) -> CompiledApi:
     """`api` as Envoy routes, chains and clusters. Raises NotCompiled."""
     spec = api.spec
@@ -123,7 +125,7 @@ def compile_api(
     if spec.deployment_state == "undeployed":
         return CompiledApi(api.id, revision, context, (), {})
     try:
-        return _compile(api, revision, context, credentials, catalogue, settings)
+        return _compile(api, revision, context, credentials, catalogue, settings, subscribers)
     except (PolicyError, ValueError) as error:
         raise NotCompiled(api.id, str(error)) from error
 
@@ -135,6 +137,7 @@ def _compile(
     credentials: tuple[Credential, ...],
     catalogue: Catalogue,
     settings: XdsSettings,
+    subscribers: tuple[Subscriber, ...],
 ) -> CompiledApi:
     spec = api.spec
 
@@ -151,6 +154,7 @@ def _compile(
             context=context or "/",
             credentials=credentials,
             key_issuer=settings.key_issuer_required or None,
+            subscriptions=subscribers,
             system=catalogue.system,
             below=below if level == "api" else frozenset(),
             operation_method=None if operation is None else operation.matcher.method,
