@@ -18,6 +18,7 @@ from policy_engine.policy import (
     Scope,
     typed,
 )
+from policy_engine.subscriptions import Subscriber
 from policy_engine.system import SystemParameters
 from tests.policy_engine.attached import LOCAL_REPLY, SYSTEM
 from tests.servers.envoy import Envoy, envoy
@@ -41,6 +42,7 @@ class Api:
     operations: Mapping[str, tuple[Policy, ...]] = field(default_factory=lambda: {"/": ()})
     credentials: tuple[Credential, ...] = ()
     key_issuer: str | None = None
+    subscriptions: tuple[Subscriber, ...] = ()
     local_reply: Document | None = field(default_factory=lambda: LOCAL_REPLY)
     timeout: str = "15s"
     system: SystemParameters = SYSTEM
@@ -56,6 +58,7 @@ class Api:
             context="/",
             credentials=self.credentials,
             key_issuer=self.key_issuer,
+            subscriptions=self.subscriptions,
             system=self.system,
             below=frozenset(below) if level == "api" else frozenset(),
             operation_path=path,

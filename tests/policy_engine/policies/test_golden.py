@@ -16,6 +16,7 @@ from policy_engine.catalogue import load
 from policy_engine.chain import Chain, compile_chain
 from policy_engine.policy import Credential, Routing, Scope
 from policy_engine.refusals import local_reply_config
+from policy_engine.subscriptions import Quota, Subscriber
 from policy_engine.system import SystemParameters
 from xds.wire.messages import encode
 
@@ -26,6 +27,9 @@ CASES = sorted(GOLDEN.glob("*.in.yaml"))
 NEWER_THAN_ENVOY_DATA_PLANE = {
     "allow_missing",
     "enable_retry_after_header",
+    "filter_context",
+    "max_dynamic_descriptors",
+    "rate_limits",
     "realm",
     "shared_vm_id",
 }
@@ -50,12 +54,20 @@ def compiled(case: dict[str, Any]) -> Chain:
         context="/orders",
         credentials=credentials,
         key_issuer=case.get("key_issuer"),
+        subscriptions=tuple(subscriber(**one) for one in case.get("subscriptions", ())),
         system=SystemParameters.model_validate_json(json.dumps(case.get("system", {}))),
         below=frozenset(case.get("below", ())),
         operation_path=case.get("operation_path"),
     )
     ref = PolicyRef(name=case["policy"], params=case["params"])
     return compile_chain([load().attach(ref)], scope)
+
+
+def subscriber(token: str, quota: dict[str, Any] | None = None, **facts: Any) -> Subscriber:
+    callers = tuple(facts.pop("callers", ()))
+    digest = sha256(token.encode()).hexdigest()
+    plan = Quota(**quota) if quota else None
+    return Subscriber(digest=digest, callers=callers, quota=plan, **facts)
 
 
 def readable(chain: Chain) -> dict[str, Any]:
