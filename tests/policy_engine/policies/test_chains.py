@@ -3,7 +3,7 @@
 import pytest
 
 from policy_engine.chain import compile_chain
-from policy_engine.policy import Policy
+from policy_engine.policy import Level, Policy
 from tests.policy_engine.attached import (
     CATALOGUE,
     COMPANY,
@@ -61,7 +61,7 @@ def attached(levels: str, first: Policy, second: Policy) -> Api:
 
 @pytest.mark.parametrize("level", ["api", "operation"])
 @pytest.mark.parametrize("name", [one.name for one in CATALOGUE])
-async def test_the_example_of_every_policy_runs(name: str, level: str) -> None:
+async def test_the_example_of_every_policy_runs(name: str, level: Level) -> None:
     example = policy(name, **CATALOGUE.resolve(name).example)
     known = (credential("k"),)
     api = (
@@ -69,7 +69,7 @@ async def test_the_example_of_every_policy_runs(name: str, level: str) -> None:
     )
     async with gateway(api) as running:
         answer = await running.client.get("/", headers=PRESENTED.get(name, {}))
-        expected = compile_chain((example,), api.scope("api")).answer
+        expected = compile_chain((example,), api.scope(level)).answer
         assert answer.status_code == (expected.status if expected else 200)
         assert len(running.backend.requests) == (0 if expected else 1)
 

@@ -80,9 +80,8 @@ def readable(chain: Chain) -> dict[str, Any]:
         match value:
             case {"default_source_code": {"inline_string": source}, **rest}:
                 constants = [one for one in source.splitlines() if one.startswith("local ")][:5]
-                return without_program(
-                    {**rest, "shared_vm_id": "(its digest)", "default_source_code": constants}
-                )
+                shared = {"shared_vm_id": "(its digest)"} if "shared_vm_id" in rest else {}
+                return without_program({**rest, **shared, "default_source_code": constants})
             case dict():
                 return {key: without_program(one) for key, one in value.items()}
             case list() | tuple():
