@@ -336,7 +336,7 @@ async def test_what_stands_before_meets_answers_from_memory_too() -> None:
         policy("set-headers", response={"headers": [{"name": "X-A", "value": "1"}]}),
         limit(2),
     )
-    async with cached(before=(put, limit(2))) as running:
+    async with cached(before=before) as running:
         answers = [await running.client.get("/a") for _ in range(3)]
         assert [one.status_code for one in answers] == [200, 200, 429]
         assert [one.headers["x-a"] for one in answers] == ["1", "1", "1"]
