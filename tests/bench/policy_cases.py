@@ -1,0 +1,172 @@
+"""What `tests.bench.catalogue` measures of each policy, and the servers that policies need."""
+
+import json
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.policy_engine.attached import COMPANY, basic
+from tests.policy_engine.tokens import bearer
+
+KEYS = 1_000
+MANY = 1_000_000_000
+ORIGIN = "https://app.example.com"
+PROMPT = "Tell me in plain words how the weather will be in the mountains tomorrow. " * 11
+BODY = json.dumps({"model": "small", "messages": [{"role": "user", "content": PROMPT}]})
+CHAT = "$.messages[-1].content"
+
+Ref = dict[str, Any]
+
+
+def ref(name: str, /, **params: Any) -> Ref:
+    """A policy as an API's document attaches it."""
+    return {"name": name, "params": params}
+
+
+@dataclass(slots=True)
+class Environment:
+    """What surrounds the gateway while it is measured."""
+
+    settings: dict[str, str]
+    key: str = ""  # a live key of the API, known once it exists
+
+    async def prepare(self, api: httpx.AsyncClient, name: str) -> None:
+        """Keys for the API."""
+        for number in range(KEYS):
+            answer = await api.post(f"/rest-apis/{name}/api-keys", json={"name": f"key-{number}"})
+            answer.raise_for_status()
+            self.key = answer.json()["apiKey"]["apiKey"]
+
+
+@asynccontextmanager
+async def environment() -> AsyncIterator[Environment]:
+    """Settings of the gateway, and the servers it calls."""
+    with tempfile.TemporaryDirectory(prefix="sbx-bench-") as folder:
+        config = Path(folder) / "signalbox.toml"
+        jwks = json.dumps(COMPANY.pem)
+        config.write_text(
+            "[policies]\n"
+            f'key_managers = [{{name = "company", issuer = "{COMPANY.issuer}",'
+            f" jwks = {{local = {{inline = {jwks}}}}}}}]\n"
+        )
+        yield Environment(
+            {
+                "SIGNALBOX_CONFIG": str(config),
+                "SIGNALBOX_ENVOY_CONCURRENCY": "1",
+                "SIGNALBOX_API_KEYS_PER_USER_PER_API": str(2 * KEYS),
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One operation of the API that is measured."""
+
+    policy: str  # whose row it is
+    title: str
+    policies: tuple[Ref, ...]
+    presented: dict[str, str] = field(default_factory=dict)  # request headers
+    body: str | None = None  # of a POST, instead of a GET
+    where: str = "Envoy"
+    query: str = ""
+    refuses: bool = False  # answers other than 2xx and 3xx are what is measured
+
+    def path(self, path: str, environment: Environment) -> str:
+        """With the query."""
+        return path + self.query.replace("{key}", environment.key)
+
+    def headers(self, environment: Environment) -> tuple[str, ...]:
+        """For wrk."""
+        return tuple(
+            f"{name}: {value.replace('{key}', environment.key)}"
+            for name, value in self.presented.items()
+        )
+
+
+_CORS = ref("cors", allowedOrigins=[ORIGIN])
+_KEY = ref("api-key-auth", **{"key": "API-Key", "in": "header"})
+_LIMIT = ref("basic-ratelimit", limits=[{"requests": MANY, "duration": "1s"}])
+_TEAM = ref("set-headers", request={"headers": [{"name": "X-Team", "value": "weather"}]})
+_TOKEN = bearer(
+    COMPANY.token(aud="orders", scope="orders:read", realm_access={"roles": ["clerk"]}, team="a")
+)
+
+
+def _one(policy: Ref, title: str = "", **more: Any) -> Case:
+    return Case(policy["name"], title or policy["name"], (policy,), **more)
+
+
+CASES: tuple[Case, ...] = (
+    _one(_KEY, f"api-key-auth, {KEYS} keys", presented={"API-Key": "{key}"}),
+    _one(
+        ref("api-key-auth", **{"key": "key", "in": "query"}),
+        f"api-key-auth in the query, {KEYS} keys",
+        query="?key={key}",
+    ),
+    _one(
+        ref("basic-auth", username="shop", password="correct horse"),
+        presented={"Authorization": basic("shop", "correct horse")},
+    ),
+    _one(ref("jwt-auth", issuers=["company"]), presented=_TOKEN),
+    _one(
+        ref(
+            "jwt-auth",
+            issuers=["company"],
+            scopes={"anyOf": ["orders:read"]},
+            claims={"allOf": [{"claim": "realm_access.roles", "values": ["clerk"]}]},
+        ),
+        "jwt-auth, scope and claim",
+        presented=_TOKEN,
+    ),
+    _one(_CORS, presented={"Origin": ORIGIN}),
+    _one(ref("cors", allowedOrigins=["*"]), "cors, any origin", presented={"Origin": ORIGIN}),
+    _one(ref("csrf", additionalOrigins=["app.example.com"]), presented={"Origin": ORIGIN}),
+    _one(ref("ip-filter", allow=["127.0.0.0/8"])),
+    _one(ref("rbac", rules=[{"methods": ["GET"]}])),
+    _one(ref("rbac", condition="request.method == 'GET'"), "rbac, CEL"),
+    _one(_LIMIT),
+    _one(
+        ref(
+            "basic-ratelimit",
+            limits=[{"requests": MANY, "duration": f"{number}s"} for number in (1, 2, 3)],
+        ),
+        "basic-ratelimit, 3 limits",
+    ),
+    _one(_TEAM),
+    _one(ref("remove-headers", response={"headers": [{"name": "X-Powered-By"}]})),
+    _one(ref("host-rewrite", host="orders.internal.example.com")),
+    _one(
+        ref(
+            "request-rewrite",
+            pathRewrite={"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"},
+        )
+    ),
+    _one(ref("dynamic-endpoint", targetUpstream="other")),
+    _one(ref("traffic-split", targets=[{"upstream": "other", "weight": 1}])),
+    _one(ref("mirror", targetUpstream="other", percentage=10.0), "mirror, a tenth"),
+    _one(ref("retry", attempts=2)),
+    _one(ref("respond", body="x" * 100), "respond (no upstream)"),
+    _one(ref("redirect", hostname="orders.example.com"), "redirect (no upstream)"),
+    _one(ref("maintenance-mode"), "maintenance-mode (no upstream)", refuses=True),
+    _one(ref("fault-injection", delay={"duration": "1ms", "percentage": 0.01})),
+    _one(ref("bandwidth-limit", kibibytesPerSecond=100_000_000)),
+    _one(
+        ref("compression", algorithms=["gzip"], minBytes=30),
+        presented={"Accept-Encoding": "gzip"},
+    ),
+    _one(ref("request-size-limit", maxBytes=1 << 20), body=BODY),
+    Case(
+        "set-headers",
+        "cors + key + limit + header edit",
+        (_CORS, _KEY, _LIMIT, _TEAM),
+        presented={"Origin": ORIGIN, "API-Key": "{key}"},
+    ),
+)
+
+NOT_MEASURED: dict[str, str] = {}
+"""Policies that have no case, and why."""
