@@ -8,16 +8,19 @@ from policy_engine.errors import PolicyError, PolicyNotCompiled
 from policy_engine.hooks import Phase, Place, PythonPolicy
 from policy_engine.hop import Hop, HopPolicy
 from policy_engine.policy import (
+    Connections,
     DirectAnswer,
     Document,
     FailureMode,
     HttpFilter,
     Mode,
+    OwnPath,
     Policy,
     Preflight,
     Redirect,
     Routing,
     Scope,
+    Secret,
     Service,
 )
 
@@ -46,6 +49,10 @@ class Chain:
     route_fields: Document = field(default_factory=dict)
     routing: Routing = field(default_factory=Routing)
     services: tuple[Service, ...] = ()
+    connections: Connections = field(default_factory=Connections)
+    secrets: tuple[Secret, ...] = ()
+    own_paths: tuple[tuple[OwnPath, tuple[HttpFilter, ...]], ...] = ()
+    """Each with the filters up to and with those of its policy."""
     hops: tuple[Hop, ...] = ()  # of the Python policies among them
 
 
@@ -146,5 +153,9 @@ def _extended(chain: Chain, run: tuple[Attached, ...], scope: Scope) -> Chain:
             route_fields=chain.route_fields | policy.route_fields(scope),
             routing=chain.routing.then(policy.routing()),
             services=chain.services + policy.services(scope),
+            connections=chain.connections.then(policy.connections()),
+            secrets=chain.secrets + policy.secrets(scope),
+            own_paths=chain.own_paths
+            + tuple((one, before + filters) for one in policy.own_paths(scope)),
         )
     return replace(chain, filters=before + filters, hops=chain.hops + hops)

@@ -6,7 +6,8 @@ configuration. Documents are JSON-shaped, as Envoy's own configuration files are
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from hashlib import sha256
+from functools import lru_cache
+from hashlib import scrypt, sha256
 from typing import Any, ClassVar, Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -181,6 +182,60 @@ class Routing:
 
 
 @dataclass(frozen=True, slots=True)
+class Connections:
+    """What policies ask of the connections to upstreams; routes that ask for the same share them.
+
+    What a later policy asks for replaces the same of an earlier one.
+    """
+
+    limits: Document = field(default_factory=dict)  # fields of Envoy's circuit breaker Thresholds
+    outliers: Document | None = None  # Envoy's OutlierDetection; None: the gateway's own
+    filters: tuple[HttpFilter, ...] = ()
+    """Filters that meet requests last, as the route has rewritten them, once for each attempt."""
+
+    def then(self, later: "Connections") -> "Connections":
+        """Both, `later` with the last word."""
+        names = {one.name for one in later.filters}
+        return Connections(
+            limits=self.limits | later.limits,
+            outliers=later.outliers if later.outliers is not None else self.outliers,
+            filters=tuple(one for one in self.filters if one.name not in names) + later.filters,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """Text that filters are given apart from their configuration, by its name."""
+
+    value: str = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The name of its resource: hard to guess it from, and the same on all routers."""
+        return f"policy-{slow_digest(self.value, 'name of a secret')[:32]}"
+
+    @property
+    def config(self) -> Document:
+        """Envoy's SdsSecretConfig."""
+        return {"name": self.name, "sds_config": {"ads": {}, "resource_api_version": "V3"}}
+
+
+@lru_cache(maxsize=4096)
+def slow_digest(secret: str, purpose: str) -> str:
+    """64 hex digits that only who knows `secret` can make; to try many secrets takes long."""
+    made = scrypt(secret.encode(), salt=f"signalbox {purpose}".encode(), n=1 << 13, r=8, p=1)
+    return made[:32].hex()
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPath:
+    """A path that the filters of a policy answer themselves, whatever the operations are."""
+
+    path: str  # exact, below the API's context, such as `/oauth2/callback`
+    owner: str  # the same for policies that answer it alike
+
+
+@dataclass(frozen=True, slots=True)
 class Preflight:
     """A CORS preflight answered by the gateway: one more route per path that the policy guards.
 
@@ -253,6 +308,20 @@ class Policy(Parameters):
     def routing(self) -> Routing:
         """Where the policy sends requests."""
         return Routing()
+
+    def connections(self) -> Connections:
+        """What the policy asks of the connections to the upstream."""
+        return Connections()
+
+    def secrets(self, scope: Scope) -> tuple[Secret, ...]:
+        """The secrets that the policy's filters name."""
+        del scope
+        return ()
+
+    def own_paths(self, scope: Scope) -> tuple[OwnPath, ...]:
+        """The paths that the policy's filters answer to `GET`."""
+        del scope
+        return ()
 
     def upstream_refs(self) -> dict[str, str]:
         """The upstream definitions that must exist: by the path of the parameter that names it."""

@@ -10,18 +10,16 @@ from typing import Any, Literal, Protocol
 
 from bus.resources.document import duration_s
 from bus.resources.rest_api import (
-    GATEWAY_DEFAULT_VHOST,
     Operation,
     PolicyRef,
     Resilience,
     RestApi,
-    RestApiSpec,
-    Upstream,
 )
 from bus.route_key import RouteKey
 from policy_engine.chain import Attached, Chain, compile_chain
 from policy_engine.errors import PolicyError
 from policy_engine.policy import (
+    Connections,
     Credential,
     HttpFilter,
     Level,
@@ -33,8 +31,9 @@ from policy_engine.policy import (
 from policy_engine.subscriptions import Subscriber
 from policy_engine.system import SystemParameters
 from xds.compile.actions import answer_action, destination, mirror_policies
-from xds.compile.clusters import Target, resolve, service_cluster
+from xds.compile.clusters import Target, Upstreams, service_cluster
 from xds.compile.durations import duration
+from xds.compile.hosts import served_on
 from xds.compile.paths import PathRoute, first_literal, path_routes, rank
 from xds.compile.retries import retry_policy
 from xds.errors import NotCompiled
@@ -89,6 +88,7 @@ class CompiledApi:
     sites: tuple[Site, ...]
     chain: Mapping[str, Document]  # typed_per_filter_config of the API level
     clusters: Mapping[str, Document] = field(default_factory=dict)  # name -> Cluster
+    secrets: Mapping[str, Document] = field(default_factory=dict)  # name -> Secret
 
     @property
     def hosts(self) -> frozenset[str]:
@@ -170,64 +170,28 @@ def _compile(
         for service in chain.services
     }
     sites: list[Site] = []
-    for hosts, upstream in _served_on(spec, settings):
-        target, cluster = resolve(spec, upstream, settings.upstream_connect_timeout_s)
-        clusters[cluster["name"]] = cluster
-        named: dict[str, Target] = {}
-        for name in _named_upstreams((api_chain, *operation_chains)):
-            instead = Upstream(ref=name, host_rewrite=upstream.host_rewrite)
-            named[name], cluster = resolve(spec, instead, settings.upstream_connect_timeout_s)
-            clusters[cluster["name"]] = cluster
-        writer = _SiteWriter(api, context, target, named, api_chain, settings)
-        routes: list[ApiRoute] = []
+    for hosts, upstream in served_on(spec, settings):
+        upstreams = Upstreams(spec, upstream, settings.upstream_connect_timeout_s)
+        writer = _SiteWriter(api, context, upstreams, api_chain, settings)
+        routes = [*writer.own_paths((api_chain, *operation_chains))]
         for position, (operation, chain) in enumerate(
             zip(spec.operations, operation_chains, strict=True)
         ):
             routes.extend(writer.operation(position, operation, chain))
         routes.sort(key=lambda one: one.order)
         sites.append(Site(hosts, _unique(routes)))
-    return CompiledApi(
-        api.id, revision, context, tuple(sites), chain_slot(api_chain.filters, API_SLOT), clusters
-    )
+        clusters |= upstreams.clusters
+    secrets = {
+        one.name: {"name": one.name, "generic_secret": {"secret": {"inline_string": one.value}}}
+        for chain in (api_chain, *operation_chains)
+        for one in chain.secrets
+    }
+    slots = chain_slot(api_chain.filters, API_SLOT)
+    return CompiledApi(api.id, revision, context, tuple(sites), slots, clusters, secrets)
 
 
 def _pattern(operation: Operation) -> str:
     return "/" + "/".join(operation.matcher.path.segments)
-
-
-def _named_upstreams(chains: Sequence[Chain]) -> Sequence[str]:
-    """The upstream definitions that policies send requests to, each once."""
-    names: list[str] = []
-    for chain in chains:
-        names += [share.upstream for share in chain.routing.shares]
-        names += [mirror.upstream for mirror in chain.routing.mirrors]
-    return tuple(dict.fromkeys(names))
-
-
-def _served_on(
-    spec: RestApiSpec, settings: XdsSettings
-) -> Iterator[tuple[tuple[str, ...], Upstream]]:
-    """The hosts of the main and of the sandbox upstream."""
-    main = spec.vhosts.main if spec.vhosts is not None else GATEWAY_DEFAULT_VHOST
-    yield _hosts(main, settings.gateway_domains), spec.upstream.main
-    if spec.upstream.sandbox is not None:
-        sandbox = spec.vhosts.sandbox if spec.vhosts is not None else None
-        hosts = _hosts(sandbox or GATEWAY_DEFAULT_VHOST, settings.gateway_sandbox_domains)
-        yield hosts, spec.upstream.sandbox
-
-
-def _hosts(declared: str, default: tuple[str, ...]) -> tuple[str, ...]:
-    hosts: dict[str, None] = {}
-    for host in declared.split(";"):
-        name = host.strip().lower()
-        names = default if name == GATEWAY_DEFAULT_VHOST else (_without_port(name),)
-        hosts |= dict.fromkeys(names)
-    return tuple(hosts)
-
-
-def _without_port(host: str) -> str:
-    name, colon, port = host.rpartition(":")
-    return name if colon and port.isdigit() else host
 
 
 def _unique(routes: Sequence[ApiRoute]) -> tuple[ApiRoute, ...]:
@@ -248,8 +212,7 @@ class _SiteWriter:
 
     api: RestApi
     context: str
-    target: Target
-    named: Mapping[str, Target]  # upstream definitions that policies send requests to
+    upstreams: Upstreams
     api_chain: Chain
     settings: XdsSettings
 
@@ -266,7 +229,8 @@ class _SiteWriter:
             ",".join(f"{one.name}={one.value}" for one in matcher.headers),
         )
         routing = self.api_chain.routing.then(chain.routing)
-        targets = self._targets(routing)
+        asked = self.api_chain.connections.then(chain.connections)
+        targets = self._targets(routing, asked)
         single = self.api_chain.answer is None and bool(chain.filters)
         paths = tuple(
             path_routes(
@@ -282,7 +246,7 @@ class _SiteWriter:
         action = (
             answer_action(answer)
             if answer is not None
-            else self._forward(operation.resilience, chain, routing, targets)
+            else self._forward(operation.resilience, chain, routing, targets, asked)
         )
         filters = () if self.api_chain.answer is not None else chain.filters
         per_filter = chain_slot(filters, OPERATION_SLOT)
@@ -342,9 +306,34 @@ class _SiteWriter:
                 )
                 yield self._route(order, parts, document, preflight_key)
 
-    def _targets(self, routing: Routing) -> tuple[Target, ...]:
+    def own_paths(self, chains: Sequence[Chain]) -> Iterator[ApiRoute]:
+        """The paths that policies answer themselves, the API's level first.
+
+        Raises ValueError when two policies want the same path for different answers.
+        """
+        owners: dict[str, str] = {}
+        for chain in chains if self.api_chain.answer is None else chains[:1]:
+            for one, filters in chain.own_paths:
+                known = owners.setdefault(one.path, one.owner)
+                if known != one.owner:
+                    raise ValueError(
+                        f"two different policies answer {one.path}: rename one of them"
+                    )
+                per_filter = chain_slot(filters, OPERATION_SLOT) if chain is not chains[0] else {}
+                method = {"name": ":method", "string_match": {"exact": "GET"}}
+                document: Document = {
+                    "match": {"path": self.context + one.path, "headers": [method]},
+                    "direct_response": {"status": 404},  # where the filters let it pass
+                    **({"typed_per_filter_config": per_filter} if per_filter else {}),
+                }
+                parts = tuple(part for part in one.path.split("/") if part)
+                key = RouteKey("GET", self.context + one.path, "*", self.api.id, "own path")
+                yield self._route((rank(parts), 0, 0, 0, 0), parts, document, key)
+
+    def _targets(self, routing: Routing, asked: Connections) -> tuple[Target, ...]:
         """Where the requests go, one for each share. Raises ValueError if base paths differ."""
-        targets = tuple(self.named[share.upstream] for share in routing.shares) or (self.target,)
+        names: list[str | None] = [share.upstream for share in routing.shares] or [None]
+        targets = tuple(self.upstreams.target(name, asked) for name in names)
         if len({one.base_path for one in targets}) > 1:
             told = ", ".join(
                 f"{share.upstream!r} has {target.base_path or '/'!r}"
@@ -361,6 +350,7 @@ class _SiteWriter:
         chain: Chain,
         routing: Routing,
         targets: Sequence[Target],
+        asked: Connections,
     ) -> Document:
         """The RouteAction: cluster, host, timeouts, retries; policies have the last word."""
         settings = self.settings
@@ -377,9 +367,12 @@ class _SiteWriter:
         }
         if idle_s != settings.downstream_idle_timeout_s:  # else the listener's own is at work
             route["idle_timeout"] = duration(idle_s)
-        if self.target.rewrite_host:
+        if targets[0].rewrite_host:
             authorities = {one.authority for one in targets}
             authority = authorities.pop() if len(authorities) == 1 else None
+            if authority is None and asked.filters:
+                told = ", ".join(one.name for one in asked.filters)
+                raise ValueError(f"{told} needs upstreams that share one host name")
             route |= (
                 {"host_rewrite_literal": authority}
                 if authority is not None
@@ -388,7 +381,8 @@ class _SiteWriter:
         elif routing.host is not None:
             route["host_rewrite_literal"] = routing.host
         if routing.mirrors:
-            route["request_mirror_policies"] = mirror_policies(routing, self.named, targets[0])
+            copies = {one.upstream: self.upstreams.target(one.upstream) for one in routing.mirrors}
+            route["request_mirror_policies"] = mirror_policies(routing, copies, targets[0])
         if settings.upstream_retries:
             several = any(one.several for one in targets)
             route["retry_policy"] = retry_policy(settings.upstream_retries, several=several)

@@ -11,7 +11,7 @@ import orjson
 
 from bus.resources.document import duration_s
 from bus.resources.rest_api import RestApiSpec, Upstream
-from policy_engine.policy import Service
+from policy_engine.policy import Connections, Service
 from xds.compile.durations import duration
 
 Document = dict[str, Any]
@@ -20,7 +20,9 @@ CLUSTER = "envoy.config.cluster.v3.Cluster"
 CA_SECRET = "upstream-ca"  # noqa: S105  (the name of a public bundle)
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+_CODEC = "type.googleapis.com/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"
 _DEFAULT_PORT = {"http": 80, "https": 443}
+_PLAIN = Connections()  # policies ask for nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +121,13 @@ def _transport(endpoints: Sequence[Endpoint]) -> Document:
     }
 
 
-def cluster_document(endpoints: Sequence[Endpoint], connect_timeout_s: float) -> Document:
-    """The Envoy cluster of `endpoints`; its name is a digest of all that it is."""
+def cluster_document(
+    endpoints: Sequence[Endpoint], connect_timeout_s: float, asked: Connections = _PLAIN
+) -> Document:
+    """The Envoy cluster of `endpoints`; its name is a digest of all that it is.
+
+    `asked`: what the policies of its routes ask for.
+    """
     several = len(endpoints) > 1
     resolved = all(one.is_ip for one in endpoints)
     secure = any(one.scheme == "https" for one in endpoints)
@@ -143,21 +150,10 @@ def cluster_document(endpoints: Sequence[Endpoint], connect_timeout_s: float) ->
                 # below the keep-alive of common servers, so that Envoy closes first
                 "common_http_protocol_options": {"idle_timeout": "55s"},
                 **protocol,
+                **_upstream_filters(asked),
             }
         },
-        "circuit_breakers": {
-            "thresholds": [
-                {
-                    "max_connections": 10_000,
-                    "max_pending_requests": 10_000,
-                    "max_requests": 20_000,
-                    "retry_budget": {
-                        "budget_percent": {"value": 20},
-                        "min_retry_concurrency": 3,
-                    },
-                }
-            ]
-        },
+        "circuit_breakers": {"thresholds": [_thresholds(asked)]},
         **_transport(endpoints),
     }
     if not resolved:
@@ -182,10 +178,35 @@ def cluster_document(endpoints: Sequence[Endpoint], connect_timeout_s: float) ->
             "base_ejection_time": "10s",
             "max_ejection_percent": 50,
         }
+    if asked.outliers is not None:
+        document["outlier_detection"] = asked.outliers
+        # what has failed stays out, even if nothing else is left
+        document["common_lb_config"] = {"healthy_panic_threshold": {"value": 0}}
     digest = hashlib.sha256(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
     name = f"{endpoints[0].host}-{digest}"
     document["name"] = document["load_assignment"]["cluster_name"] = name
     return document
+
+
+def _thresholds(asked: Connections) -> Document:
+    retries: Document = {
+        "retry_budget": {"budget_percent": {"value": 20}, "min_retry_concurrency": 3}
+    }
+    return {
+        "max_connections": 10_000,
+        "max_pending_requests": 10_000,
+        "max_requests": 20_000,
+        **({} if "max_retries" in asked.limits else retries),  # a budget would overrule the number
+        **asked.limits,
+    }
+
+
+def _upstream_filters(asked: Connections) -> Document:
+    if not asked.filters:
+        return {}
+    filters = [{"name": one.name, "typed_config": one.config} for one in asked.filters]
+    last = {"name": "upstream-codec", "typed_config": {"@type": _CODEC}}
+    return {"http_filters": [*filters, last]}
 
 
 def service_cluster(service: Service, connect_timeout_s: float) -> Document:
@@ -202,8 +223,33 @@ def service_cluster(service: Service, connect_timeout_s: float) -> Document:
     return document
 
 
+class Upstreams:
+    """Where one site of an API leads, and the clusters that its routes need."""
+
+    def __init__(self, spec: RestApiSpec, upstream: Upstream, connect_timeout_s: float) -> None:
+        self._spec = spec
+        self._upstream = upstream
+        self._connect_timeout_s = connect_timeout_s
+        self._targets: dict[tuple[str | None, str], Target] = {}
+        self.clusters: dict[str, Document] = {}
+
+    def target(self, name: str | None = None, asked: Connections = _PLAIN) -> Target:
+        """The upstream definition `name`, None: the site's own. Raises ValueError without one."""
+        key = (name, "" if asked == _PLAIN else repr(asked))
+        if key not in self._targets:
+            upstream = (
+                self._upstream
+                if name is None
+                else Upstream(ref=name, host_rewrite=self._upstream.host_rewrite)
+            )
+            target, document = resolve(self._spec, upstream, self._connect_timeout_s, asked)
+            self.clusters[target.cluster] = document
+            self._targets[key] = target
+        return self._targets[key]
+
+
 def resolve(
-    spec: RestApiSpec, upstream: Upstream, connect_timeout_s: float
+    spec: RestApiSpec, upstream: Upstream, connect_timeout_s: float, asked: Connections = _PLAIN
 ) -> tuple[Target, Document]:
     """Where `upstream` leads, and the cluster that it needs. Raises ValueError for a bad `ref`."""
     base_path = ""
@@ -220,7 +266,7 @@ def resolve(
         base_path = definition.base_path or ""
         if definition.timeout is not None and definition.timeout.connect is not None:
             connect_timeout_s = duration_s(definition.timeout.connect)
-    document = cluster_document(endpoints, connect_timeout_s)
+    document = cluster_document(endpoints, connect_timeout_s, asked)
     authorities = {one.authority for one in endpoints}
     target = Target(
         cluster=document["name"],

@@ -94,6 +94,9 @@ def readable(chain: Chain) -> dict[str, Any]:
         del whole["routing"]
     if not chain.services:
         del whole["services"]
+    for name in ("connections", "secrets", "own_paths"):
+        if getattr(chain, name) == getattr(Chain(), name):
+            del whole[name]
     whole["hops"] = [hop.document() for hop in chain.hops]
     if not chain.hops:
         del whole["hops"]
