@@ -110,6 +110,7 @@ def hop_of(attached: Iterable[Attached], scope: Scope) -> Hop:
         policy = one.policy
         if not isinstance(policy, PythonPolicy):
             raise PolicyNotCompiled(policy.name, "does not run in Python")
+        policy.check(scope)
         phases |= policy.phases()
         namespaces += policy.namespaces
         policies.append(
@@ -120,7 +121,9 @@ def hop_of(attached: Iterable[Attached], scope: Scope) -> Hop:
                 condition=one.condition,
                 mode=one.mode,
                 failure_mode=failure_mode(one),
-                timeout_s=policy.timeout_s if one.timeout_s is None else one.timeout_s,
+                timeout_s=(
+                    policy.patience_s(scope.system) if one.timeout_s is None else one.timeout_s
+                ),
             )
         )
     place = Place(

@@ -18,6 +18,7 @@ from policy_engine.policy import (
     Scope,
     Where,
 )
+from policy_engine.system import SystemParameters
 
 Phase = Literal[
     "request_headers",
@@ -227,6 +228,9 @@ class Outside(Protocol):
         ...
 
 
+_NO_SYSTEM = SystemParameters()
+
+
 @dataclass(slots=True)
 class Exchange:
     """One request and its answer, for all Python policies of one hop: the request's context."""
@@ -240,8 +244,11 @@ class Exchange:
     published: dict[str, Any] = field(default_factory=dict)
     """Written here, read from `metadata["signalbox"]` by later hops and by the access log."""
     notes: dict[Any, Any] = field(default_factory=dict)
-    """What a policy keeps from one phase to the next; key it by the policy itself."""
+    """What a policy keeps from one phase to the next; key it by what only this policy has, such as
+    `id(self)`: policies whose parameters hold mappings cannot be keys."""
     request_id: str = ""
+    system: SystemParameters = _NO_SYSTEM
+    """What whoever runs the gateway tells policies: that of the engine's catalogue."""
 
 
 Verdict = Answer | None
@@ -275,6 +282,15 @@ class PythonPolicy(Policy):
             for phase in PHASES
             if getattr(type(self), f"on_{phase}") is not getattr(PythonPolicy, f"on_{phase}")
         )
+
+    def patience_s(self, system: SystemParameters) -> float:
+        """How long one of its hooks may take, seconds, when an attachment does not say."""
+        del system
+        return self.timeout_s
+
+    def check(self, scope: Scope) -> None:
+        """Raises PolicyNotCompiled when the gateway lacks what the policy needs."""
+        del scope
 
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """None of its own: neighbours share one hop to the engine, see `policy_engine.hop`."""
