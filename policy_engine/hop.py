@@ -40,6 +40,8 @@ class HopPolicy:
     mode: Mode
     failure_mode: FailureMode
     timeout_s: float  # for each of its hooks
+    source: str = ""
+    """Digest of the code, if it is from the watched folder: other code is another hop."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -280,6 +280,8 @@ class Policy(Parameters):
     version: ClassVar[Version]
     runs: ClassVar[Where] = "envoy"
     refusals: ClassVar[tuple[Refusal, ...]] = ()
+    source: ClassVar[str] = ""
+    """Digest of the code, set by the gateway for policies of its watched folder."""
     example: ClassVar[Document]
     """Parameters that stand in the documentation, and that a test compiles and runs."""
 
