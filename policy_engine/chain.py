@@ -124,6 +124,7 @@ def hop_of(attached: Iterable[Attached], scope: Scope) -> Hop:
                 timeout_s=(
                     policy.patience_s(scope.system) if one.timeout_s is None else one.timeout_s
                 ),
+                source=type(policy).source,
             )
         )
     place = Place(
