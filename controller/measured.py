@@ -4,7 +4,8 @@ from collections.abc import Callable, Collection, Sequence
 
 from controller.metrics import ControllerMetrics
 from controller.model import ApiFilter, Counts, Outgoing, StoredApi, StoredKey
-from controller.ports import Record, Result, UnitOfWork
+from controller.ports import Everything, Record, Result, UnitOfWork
+from controller.resources import R, ResourceFilter, StoredResource
 
 
 class MeasuredRecord:
@@ -36,7 +37,24 @@ class MeasuredRecord:
         with self._metrics.storage("keys"):
             return await self._record.keys(handle)
 
-    async def everything(self) -> tuple[Sequence[StoredApi], Sequence[StoredKey]]:
+    async def keys_called(self, names: Collection[str]) -> Sequence[StoredKey]:
+        """See Record."""
+        with self._metrics.storage("keys_called"):
+            return await self._record.keys_called(names)
+
+    async def resource(self, model: type[R], name: str) -> StoredResource[R] | None:
+        """See Record."""
+        with self._metrics.storage("resource"):
+            return await self._record.resource(model, name)
+
+    async def resources(
+        self, model: type[R], wanted: ResourceFilter
+    ) -> Sequence[StoredResource[R]]:
+        """See Record."""
+        with self._metrics.storage("resources"):
+            return await self._record.resources(model, wanted)
+
+    async def everything(self) -> Everything:
         """See Record."""
         with self._metrics.storage("everything"):
             return await self._record.everything()

@@ -2,12 +2,24 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
+from typing import cast
 
 from bus.events import Event
-from controller.model import REST_API, ApiFilter, Counts, Outgoing, StoredApi, StoredKey
-from controller.ports import Result, UnitOfWork
+from controller.model import REST_API, ApiFilter, Counts, Outgoing, StoredApi, StoredKey, called
+from controller.ports import Everything, Result, UnitOfWork
+from controller.resources import KINDS, AnyResource, R, Resource, ResourceFilter, StoredResource
+
+
+def matching(
+    rows: Iterable[AnyResource], model: type[R], wanted: ResourceFilter
+) -> list[StoredResource[R]]:
+    """Those of `rows` that are of that kind and pass the filter, oldest first."""
+    found = [row for row in rows if isinstance(row.resource, model) and wanted.admits(row)]
+    found.sort(key=lambda row: (row.created_at, row.resource.id))
+    return found
 
 
 class MemoryUnit:
@@ -18,6 +30,7 @@ class MemoryUnit:
         self.apis: dict[str, StoredApi] = {}
         self._names: dict[tuple[str, str], str] = {}  # of what is written here
         self.written_keys: dict[tuple[str, str, str], StoredKey] = {}
+        self.written_resources: dict[tuple[str, str], AnyResource] = {}
         self.events: list[Event] = []
 
     def hold(self, handle: str) -> StoredApi | None:
@@ -61,6 +74,30 @@ class MemoryUnit:
         """See UnitOfWork."""
         self.written_keys[key.identity] = key
 
+    def hold_resource(self, model: type[R], name: str) -> StoredResource[R] | None:
+        """See UnitOfWork."""
+        place = (KINDS[model], name)
+        found = self.written_resources.get(place) or self._record.resource_rows.get(place)
+        return cast("StoredResource[R] | None", found)
+
+    def resource_named(self, model: type[Resource], *unique: str) -> str | None:
+        """See UnitOfWork."""
+        kind = KINDS[model]
+        for row in self.written_resources.values():
+            if row.kind == kind and row.unique == unique and not row.retired:
+                return row.resource.id
+        name = self._record.resource_names.get((kind, *unique))
+        return None if name is None or (kind, name) in self.written_resources else name
+
+    def resources(self, model: type[R], wanted: ResourceFilter) -> Sequence[StoredResource[R]]:
+        """See UnitOfWork."""
+        rows = self._record.resource_rows | self.written_resources
+        return matching(rows.values(), model, wanted)
+
+    def put_resource(self, row: AnyResource) -> None:
+        """See UnitOfWork."""
+        self.written_resources[row.kind, row.resource.id] = row
+
     def tell(self, event: Event) -> None:
         """See UnitOfWork."""
         self.events.append(event)
@@ -78,6 +115,8 @@ class MemoryRecord:
         self.names: dict[tuple[str, str], str] = {}  # display name, version -> handle
         # of those that are served, in lower case -> handle -> API
         self.contexts: dict[str, dict[str, StoredApi]] = {}
+        self.resource_rows: dict[tuple[str, str], AnyResource] = {}  # by kind and id
+        self.resource_names: dict[tuple[str, ...], str] = {}  # kind and unique facts -> id
         self._outbox: dict[int, Outgoing] = {}
         self._number = 0
         self._version = 0
@@ -107,10 +146,22 @@ class MemoryRecord:
             rows = self.key_rows.setdefault((kind, handle), {})
             self._version += row.revision - (rows[name].revision if name in rows else 0)
             rows[name] = row
+        self._commit_resources(unit)
         for event in unit.events:
             self._number += 1
             body = event.model_dump_json(by_alias=True).encode()
             self._outbox[self._number] = Outgoing(self._number, str(uuid.uuid4()), event.kind, body)
+
+    def _commit_resources(self, unit: MemoryUnit) -> None:
+        for place, row in unit.written_resources.items():
+            before = self.resource_rows.get(place)
+            if before is not None and not before.retired:
+                del self.resource_names[row.kind, *before.unique]
+            self._version += row.revision - (before.revision if before else 0)
+            self.resource_rows[place] = row
+        for row in unit.written_resources.values():
+            if not row.retired:
+                self.resource_names[row.kind, *row.unique] = row.resource.id
 
     def _place(self, before: StoredApi | None, api: StoredApi) -> None:
         """Keep `contexts`."""
@@ -137,10 +188,26 @@ class MemoryRecord:
         rows = self.key_rows.get((REST_API, handle), {})
         return [row for row in rows.values() if not row.revoked]
 
-    async def everything(self) -> tuple[Sequence[StoredApi], Sequence[StoredKey]]:
+    async def keys_called(self, names: Collection[str]) -> Sequence[StoredKey]:
+        """See Record."""
+        rows = (row for rows in self.key_rows.values() for row in rows.values())
+        return called(rows, names)
+
+    async def resource(self, model: type[R], name: str) -> StoredResource[R] | None:
+        """See Record."""
+        found = self.resource_rows.get((KINDS[model], name))
+        return cast("StoredResource[R] | None", found)
+
+    async def resources(
+        self, model: type[R], wanted: ResourceFilter
+    ) -> Sequence[StoredResource[R]]:
+        """See Record."""
+        return matching(self.resource_rows.values(), model, wanted)
+
+    async def everything(self) -> Everything:
         """See Record."""
         keys = [row for rows in self.key_rows.values() for row in rows.values()]
-        return list(self.api_rows.values()), keys
+        return list(self.api_rows.values()), keys, list(self.resource_rows.values())
 
     async def pending(self, limit: int, without: Collection[int] = ()) -> Sequence[Outgoing]:
         """See Record."""
@@ -156,7 +223,8 @@ class MemoryRecord:
         """See Record."""
         states = [api.state for api in self.api_rows.values() if not api.retired]
         keys = sum(not row.revoked for rows in self.key_rows.values() for row in rows.values())
-        return Counts(states.count("deployed"), states.count("undeployed"), keys)
+        resources = Counter(row.kind for row in self.resource_rows.values() if not row.retired)
+        return Counts(states.count("deployed"), states.count("undeployed"), keys, resources)
 
     async def version(self) -> int:
         """See Record."""

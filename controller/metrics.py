@@ -17,6 +17,7 @@ from prometheus_client import (
 
 from controller.errors import Raced, StorageError
 from controller.model import Counts
+from controller.resources import KINDS
 
 _FAST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SIZES_BYTES = (256, 1024, 4096, 16384, 65536, 262144, 1048576)
@@ -116,6 +117,8 @@ class ControllerMetrics:
         self.apis.labels("RestApi", "undeployed").set(counts.undeployed)
         self.store_size.labels("RestApi").set(counts.deployed + counts.undeployed)
         self.store_size.labels("ApiKey").set(counts.keys)
+        for model, kind in KINDS.items():
+            self.store_size.labels(model.__name__).set(counts.resources.get(kind, 0))
 
     @contextmanager
     def api_operation(self, operation: str) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """What the record holds: APIs and keys as users asked for them, and events still to be told."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, Self
 
@@ -127,6 +128,7 @@ class Counts:
     deployed: int
     undeployed: int
     keys: int
+    resources: Mapping[str, int] = field(default_factory=dict)  # by kind; none: not there
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,3 +139,9 @@ class Outgoing:
     event_id: str  # stays the same however often it is told
     kind: str
     body: bytes  # JSON
+
+
+def called(rows: Iterable[StoredKey], names: Collection[str]) -> list[StoredKey]:
+    """Live keys whose application is one of `names`, oldest first."""
+    found = [row for row in rows if not row.revoked and row.key.application in names]
+    return sorted(found, key=lambda row: (row.key.created_at or row.updated_at, row.identity))

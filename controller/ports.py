@@ -8,7 +8,10 @@ from bus.events import Event
 from bus.ports import Publisher, StateFollower
 from bus.resources.rest_api import PolicyRef
 from controller.model import ApiFilter, Counts, Outgoing, StoredApi, StoredKey
+from controller.resources import AnyResource, R, Resource, ResourceFilter, StoredResource
 from policy_engine.policy import Policy
+
+Everything = tuple[Sequence[StoredApi], Sequence[StoredKey], Sequence[AnyResource]]
 
 
 class UnitOfWork(Protocol):
@@ -42,6 +45,22 @@ class UnitOfWork(Protocol):
 
     def put_key(self, key: StoredKey) -> None:
         """Insert or replace the row of its identity; its API must be held."""
+        ...
+
+    def hold_resource(self, model: type[R], name: str) -> StoredResource[R] | None:
+        """The row of that id, tombstones too, kept from other writers until the unit ends."""
+        ...
+
+    def resource_named(self, model: type[Resource], *unique: str) -> str | None:
+        """The id of the live one with these unique facts (`StoredResource.unique`)."""
+        ...
+
+    def resources(self, model: type[R], wanted: ResourceFilter) -> Sequence[StoredResource[R]]:
+        """Live ones that pass the filter, oldest first."""
+        ...
+
+    def put_resource(self, row: AnyResource) -> None:
+        """Insert or replace the row of its id."""
         ...
 
     def tell(self, event: Event) -> None:
@@ -81,7 +100,21 @@ class Record(Protocol):
         """Live keys of an API, oldest first."""
         ...
 
-    async def everything(self) -> tuple[Sequence[StoredApi], Sequence[StoredKey]]:
+    async def keys_called(self, names: Collection[str]) -> Sequence[StoredKey]:
+        """Live keys of all APIs whose application is one of `names`, oldest first."""
+        ...
+
+    async def resource(self, model: type[R], name: str) -> StoredResource[R] | None:
+        """The row of that id, tombstones too."""
+        ...
+
+    async def resources(
+        self, model: type[R], wanted: ResourceFilter
+    ) -> Sequence[StoredResource[R]]:
+        """Live ones that pass the filter, oldest first."""
+        ...
+
+    async def everything(self) -> Everything:
         """All rows, tombstones too; not of one moment when others write."""
         ...
 

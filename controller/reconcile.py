@@ -1,4 +1,4 @@
-"""Making the record and the bus agree: for each API and key the higher revision wins.
+"""Making the record and the bus agree: for each row the higher revision wins.
 
 * The bus came back empty, or the record is ahead: the bus is told.
 * The record does not outlive the process (Basic), or is behind (a restored backup): it takes over
@@ -28,6 +28,7 @@ from bus.resources.api_key import ApiKey
 from bus.subjects import Family, pattern
 from controller.model import StoredApi, StoredKey
 from controller.ports import ControllerBus, Record, UnitOfWork
+from controller.resources import KINDS, AnyResource, Identity, ResourceEvent, row_of
 
 log = structlog.get_logger()
 
@@ -36,9 +37,10 @@ _READ_AT_ONCE = 500  # rows of the outbox
 
 ApiEvent = ApiPublished | ApiRetired
 KeyEvent = ApiKeyIssued | ApiKeyRevoked
-_Key = TypeVar("_Key", str, tuple[str, str, str])
-_Event = TypeVar("_Event", ApiEvent, KeyEvent)
+_Key = TypeVar("_Key", str, tuple[str, str, str], Identity)
+_Event = TypeVar("_Event", ApiEvent, KeyEvent, ResourceEvent)
 KeyIdentity = tuple[str, str, str]  # kind and handle of the API, name of the key
+Row = StoredApi | StoredKey | AnyResource
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +58,17 @@ class Told:
 
     apis: Mapping[str, ApiEvent]
     keys: Mapping[KeyIdentity, KeyEvent]
+    resources: Mapping[Identity, ResourceEvent]
 
-    def revision(self, row: StoredApi | StoredKey) -> int:
+    def revision(self, row: Row) -> int:
         """The revision of `row` that the bus has, 0 for none."""
-        event: ApiEvent | KeyEvent | None
+        event: ApiEvent | KeyEvent | ResourceEvent | None
         if isinstance(row, StoredApi):
             event = self.apis.get(row.handle)
-        else:
+        elif isinstance(row, StoredKey):
             event = self.keys.get(row.identity)
+        else:
+            event = self.resources.get(row.identity)
         return event.revision if event else 0
 
 
@@ -77,8 +82,8 @@ async def reconcile(record: Record, bus: ControllerBus) -> Reconciliation:
     adopted = await _adopt(record, told, datetime.now(UTC))
     known: dict[object, int] = {}
     while True:
-        apis, keys = await record.everything()
-        rows: list[StoredApi | StoredKey] = [*apis, *keys]
+        apis, keys, resources = await record.everything()
+        rows: list[Row] = [*apis, *keys, *resources]
         waiting = await _waiting(record)  # read after the rows, so that none is missed
         behind = [
             row
@@ -92,7 +97,7 @@ async def reconcile(record: Record, bus: ControllerBus) -> Reconciliation:
         known |= {_id(row): row.revision for row in behind}
 
 
-def _id(row: StoredApi | StoredKey) -> object:
+def _id(row: Row) -> object:
     return row.handle if isinstance(row, StoredApi) else row.identity
 
 
@@ -114,13 +119,17 @@ def _of(event: Event) -> object:
     """What `event` is about, as `_id` names rows."""
     if isinstance(event, ApiPublished | ApiRetired):
         return event.key[-1]
-    return event.key[1:]
+    if isinstance(event, ApiKeyIssued | ApiKeyRevoked):
+        return event.key[1:]
+    return event.key
 
 
 async def _told(bus: ControllerBus) -> Told:
     apis: dict[str, ApiEvent] = {}
     keys: dict[KeyIdentity, KeyEvent] = {}
-    of_interest = (pattern(Family.STATE, kind, ">") for kind in ("rest-api", "api-key"))
+    resources: dict[Identity, ResourceEvent] = {}
+    kinds = ("rest-api", "api-key", *KINDS.values())
+    of_interest = (pattern(Family.STATE, kind, ">") for kind in kinds)
     async with bus.follow(*of_interest) as feed:
         left = feed.backlog
         events = aiter(feed)
@@ -132,7 +141,9 @@ async def _told(bus: ControllerBus) -> Told:
             elif isinstance(event, ApiKeyIssued | ApiKeyRevoked):
                 kind, handle, name = event.key[1:]
                 _keep_newer(keys, (kind, handle, name), event)
-    return Told(apis, keys)
+            elif isinstance(event, ResourceEvent):
+                _keep_newer(resources, event.key, event)
+    return Told(apis, keys, resources)
 
 
 def _keep_newer(events: dict[_Key, _Event], key: _Key, event: _Event) -> None:
@@ -140,7 +151,7 @@ def _keep_newer(events: dict[_Key, _Event], key: _Key, event: _Event) -> None:
         events[key] = event
 
 
-async def _publish(bus: ControllerBus, rows: Sequence[StoredApi | StoredKey]) -> None:
+async def _publish(bus: ControllerBus, rows: Sequence[Row]) -> None:
     for start in range(0, len(rows), _AT_ONCE):
         events = [_event(row) for row in rows[start : start + _AT_ONCE]]
         answers = await asyncio.gather(
@@ -151,7 +162,7 @@ async def _publish(bus: ControllerBus, rows: Sequence[StoredApi | StoredKey]) ->
                 raise answer
 
 
-def _event(row: StoredApi | StoredKey) -> Event | None:
+def _event(row: Row) -> Event | None:
     try:
         return row.event()
     except ValidationError as error:
@@ -161,9 +172,10 @@ def _event(row: StoredApi | StoredKey) -> Event | None:
 
 async def _adopt(record: Record, told: Told, now: datetime) -> int:
     """Take over, in one unit, what the bus has and the record has not. How many rows."""
-    apis, keys = await record.everything()
+    apis, keys, resources = await record.everything()
     rows = {api.handle: api for api in apis}
     key_rows = {key.identity: key for key in keys}
+    resource_rows = {row.identity: row for row in resources}
     newer_apis = {
         handle: event
         async for handle, event in _in_turns(told.apis)
@@ -174,20 +186,27 @@ async def _adopt(record: Record, told: Told, now: datetime) -> int:
         async for identity, event in _in_turns(told.keys)
         if _differs(key_rows.get(identity), event)
     }
-    if not newer_apis and not newer_keys:
+    newer_resources = {
+        identity: event
+        async for identity, event in _in_turns(told.resources)
+        if _differs(resource_rows.get(identity), event)
+    }
+    if not (newer_apis or newer_keys or newer_resources):
         return 0
     if record.durable:
         log.warning(
             "the bus knows revisions that the record does not: taking them over",
             apis=sorted(newer_apis),
             keys=len(newer_keys),
+            others=len(newer_resources),
         )
 
     def work(unit: UnitOfWork) -> int:
         _adopt_apis(unit, newer_apis, now)
         for identity, event in newer_keys.items():
             _adopt_key(unit, key_rows.get(identity), event, now)
-        return len(newer_apis) + len(newer_keys)
+        _adopt_resources(unit, resource_rows, newer_resources, now)
+        return len(newer_apis) + len(newer_keys) + len(newer_resources)
 
     return await record.change(work)
 
@@ -200,7 +219,7 @@ async def _in_turns(events: Mapping[_Key, _Event]) -> AsyncIterator[tuple[_Key, 
         yield item
 
 
-def _differs(row: StoredApi | StoredKey | None, event: ApiEvent | KeyEvent) -> bool:
+def _differs(row: Row | None, event: ApiEvent | KeyEvent | ResourceEvent) -> bool:
     if row is None or row.revision < event.revision:
         return True
     ours = _event(row) if row.revision == event.revision else None
@@ -258,3 +277,29 @@ def _adopt_key(unit: UnitOfWork, before: StoredKey | None, event: KeyEvent, now:
             facts: dict[str, Any] = {"api_kind": kind, "api_id": handle, "name": name}
             key = before.key if before else ApiKey(**facts, digest="", application=name)
             unit.put_key(StoredKey(revision, key, now, revoked=True))
+
+
+def _adopt_resources(
+    unit: UnitOfWork,
+    rows: Mapping[Identity, AnyResource],
+    events: Mapping[Identity, ResourceEvent],
+    now: datetime,
+) -> None:
+    for identity in events:
+        before = rows.get(identity)
+        if before is not None and not before.retired:
+            unit.put_resource(replace(before, retired=True))  # names may have moved between them
+    for identity, event in events.items():
+        before = rows.get(identity)
+        if before is not None and before.revision == event.revision:  # the record wins
+            row = replace(before, revision=before.revision + 1, updated_at=now)
+            unit.put_resource(row)
+            unit.tell(row.event())
+            continue
+        row = row_of(event, before, now)
+        holder = unit.resource_named(type(row.resource), *row.unique)
+        if not row.retired and holder not in (None, row.resource.id):
+            log.error("two of one name: this one is retired", row=identity, other=holder)
+            row = row.tombstone(now)
+            unit.tell(row.event())
+        unit.put_resource(row)

@@ -80,6 +80,28 @@ KEYS = Table(
     Column("revoked", Boolean(create_constraint=False), nullable=False),
 )
 
+RESOURCES = Table(
+    "resources",
+    METADATA,
+    Column("kind", String(32), primary_key=True),
+    Column("id", String(255), primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("body", _BODY, nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("updated_at_us", BigInteger, nullable=False),
+    Column("retired", Boolean(create_constraint=False), nullable=False),
+    # digest of kind and what is unique while live, of kind and id when retired
+    Column("unique_name", String(64), nullable=False, unique=True),
+    # what it refers to, as digests; the row is found by them
+    Column("api_digest", String(64)),
+    Column("plan_digest", String(64)),
+    Column("application_digest", String(64)),
+    Column("held", BigInteger, nullable=False),  # as in `rest_apis`
+    Index("resources_api", "api_digest"),
+    Index("resources_plan", "plan_digest"),
+    Index("resources_application", "application_digest"),
+)
+
 OUTBOX = Table(
     "outbox",
     METADATA,
@@ -110,11 +132,16 @@ def _contexts(connection: Connection) -> None:
     CONTEXTS.create(connection)
 
 
+def _resources(connection: Connection) -> None:
+    """Version 3: plans, subscriptions and applications."""
+    RESOURCES.create(connection)
+
+
 Migration = Callable[[Connection], None]
-MIGRATIONS: Mapping[int, Migration] = MappingProxyType({2: _contexts})
+MIGRATIONS: Mapping[int, Migration] = MappingProxyType({2: _contexts, 3: _resources})
 """Version reached -> what brings a database of the version before it there; forward only."""
 
-VERSION = 2
+VERSION = 3
 
 
 def bring_up_to_date(

@@ -39,11 +39,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from bus.events import Event
 from bus.resources.api_key import ApiKey
+from controller import sql_resources
 from controller.database import Database, connect
 from controller.errors import Raced, StorageUnavailable, StorageUnusable
-from controller.model import REST_API, ApiFilter, Counts, Outgoing, StoredApi, StoredKey
-from controller.ports import Result, UnitOfWork
-from controller.schema import APIS, CONTEXTS, KEYS, OUTBOX, bring_up_to_date
+from controller.model import REST_API, ApiFilter, Counts, Outgoing, StoredApi, StoredKey, called
+from controller.ports import Everything, Result, UnitOfWork
+from controller.resources import KINDS, AnyResource, R, Resource, ResourceFilter, StoredResource
+from controller.schema import APIS, CONTEXTS, KEYS, OUTBOX, RESOURCES, bring_up_to_date
 
 _ATTEMPTS = 5  # of a unit that other writers were faster than
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -205,6 +207,32 @@ class SqlUnit:
         if self._do(_CHANGE_KEY, {**this, **values}).rowcount == 0:
             self._do(_ADD_KEY, {"api_kind": kind, "api_handle": handle, "name": name, **values})
 
+    def hold_resource(self, model: type[R], name: str) -> StoredResource[R] | None:
+        """See UnitOfWork."""
+        place = sql_resources.place(KINDS[model], name)
+        if not self._alone and self._do(sql_resources.HOLD, place).rowcount == 0:
+            return None
+        row = self._do(sql_resources.ONE, place).one_or_none()
+        return None if row is None else sql_resources.stored(model, row)
+
+    def resource_named(self, model: type[Resource], *unique: str) -> str | None:
+        """See UnitOfWork."""
+        wanted = sql_resources.unique_name(KINDS[model], unique)
+        name: str | None = self._do(sql_resources.NAMED, {"wanted": wanted}).scalar_one_or_none()
+        return name
+
+    def resources(self, model: type[R], wanted: ResourceFilter) -> Sequence[StoredResource[R]]:
+        """See UnitOfWork."""
+        rows = self._do(sql_resources.listing(KINDS[model], wanted), {})
+        return [sql_resources.stored(model, row) for row in rows]
+
+    def put_resource(self, row: AnyResource) -> None:
+        """See UnitOfWork."""
+        kind, name, values = row.kind, row.resource.id, sql_resources.values(row)
+        place = sql_resources.place(kind, name)
+        if self._do(sql_resources.CHANGE, {**place, **values}).rowcount == 0:
+            self._do(sql_resources.ADD, {"kind": kind, "id": name, "held": 0, **values})
+
     def tell(self, event: Event) -> None:
         """See UnitOfWork."""
         body = event.model_dump_json(by_alias=True)
@@ -294,10 +322,32 @@ class SqlRecord:
         (rows,) = await self._rows(_KEYS.params(this=handle))
         return [_key(row) for row in rows if not row.revoked]
 
-    async def everything(self) -> tuple[Sequence[StoredApi], Sequence[StoredKey]]:
+    async def keys_called(self, names: Collection[str]) -> Sequence[StoredKey]:
         """See Record."""
-        apis, keys = await self._rows(select(APIS), select(KEYS))
-        return [_api(row) for row in apis], [_key(row) for row in keys]
+        (rows,) = await self._rows(select(KEYS).where(KEYS.c.revoked.is_(False)))
+        return called((_key(row) for row in rows), names)
+
+    async def resource(self, model: type[R], name: str) -> StoredResource[R] | None:
+        """See Record."""
+        place = sql_resources.place(KINDS[model], name)
+        (rows,) = await self._rows(sql_resources.ONE.params(**place))
+        return sql_resources.stored(model, rows[0]) if rows else None
+
+    async def resources(
+        self, model: type[R], wanted: ResourceFilter
+    ) -> Sequence[StoredResource[R]]:
+        """See Record."""
+        (rows,) = await self._rows(sql_resources.listing(KINDS[model], wanted))
+        return [sql_resources.stored(model, row) for row in rows]
+
+    async def everything(self) -> Everything:
+        """See Record."""
+        apis, keys, resources = await self._rows(select(APIS), select(KEYS), select(RESOURCES))
+        return (
+            [_api(row) for row in apis],
+            [_key(row) for row in keys],
+            [sql_resources.any_stored(row) for row in resources],
+        )
 
     async def pending(self, limit: int, without: Collection[int] = ()) -> Sequence[Outgoing]:
         """See Record."""
@@ -317,19 +367,26 @@ class SqlRecord:
 
     async def counts(self) -> Counts:
         """See Record."""
-        apis, keys = await self._rows(
+        apis, keys, resources = await self._rows(
             select(APIS.c.state, func.count().label("number"))
             .where(APIS.c.retired.is_(False))
             .group_by(APIS.c.state),
             select(func.count()).select_from(KEYS).where(KEYS.c.revoked.is_(False)),
+            select(RESOURCES.c.kind, func.count().label("number"))
+            .where(RESOURCES.c.retired.is_(False))
+            .group_by(RESOURCES.c.kind),
         )
         by_state = {row.state: row.number for row in apis}
-        return Counts(by_state.get("deployed", 0), by_state.get("undeployed", 0), keys[0][0])
+        by_kind = {row.kind: row.number for row in resources}
+        states = (by_state.get("deployed", 0), by_state.get("undeployed", 0))
+        return Counts(*states, keys[0][0], by_kind)
 
     async def version(self) -> int:
         """See Record."""
-        apis, keys = await self._rows(
-            select(func.coalesce(func.sum(APIS.c.revision), 0)),
-            select(func.coalesce(func.sum(KEYS.c.revision), 0)),
+        sums = await self._rows(
+            *(
+                select(func.coalesce(func.sum(table.c.revision), 0))
+                for table in (APIS, KEYS, RESOURCES)
+            )
         )
-        return int(apis[0][0]) + int(keys[0][0])
+        return sum(int(rows[0][0]) for rows in sums)

@@ -9,11 +9,15 @@ from typing import Any
 from bus.events import ApiKeyIssued, ApiKeyRevoked, ApiPublished, ApiRetired, Event
 from bus.memory import MemoryBus
 from bus.resources.api_key import ApiKey
+from bus.resources.application import Application
 from bus.resources.faults import parse
 from bus.resources.rest_api import RestApi
+from bus.resources.subscription import Subscription
+from bus.resources.subscription_plan import SubscriptionPlan
 from bus.subjects import Family, pattern
 from controller.model import StoredApi, StoredKey
 from controller.ports import Record, UnitOfWork
+from controller.resources import AnyResource, ResourceEvent, StoredResource
 
 Document = dict[str, Any]
 
@@ -46,21 +50,44 @@ def api(name: str = "weather", before: StoredApi | None = None, **spec: Any) -> 
     return StoredApi.written(found, parse(RestApi, found), NOW, before)
 
 
+def plan(name: str = "Gold", revision: int = 1, **fields: Any) -> StoredResource[SubscriptionPlan]:
+    """A row; its id is its name in lower case."""
+    one = SubscriptionPlan(**{"id": name.lower(), "plan_name": name, **fields})
+    return StoredResource(revision, one, NOW, NOW)
+
+
+def subscription(
+    name: str = "s-1", revision: int = 1, **fields: Any
+) -> StoredResource[Subscription]:
+    """A row."""
+    one = Subscription(**{"id": name, "api_id": "weather", "digest": f"digest of {name}", **fields})
+    return StoredResource(revision, one, NOW, NOW)
+
+
+def application(
+    name: str = "Shop", revision: int = 1, **fields: Any
+) -> StoredResource[Application]:
+    """A row; its id is its name in lower case."""
+    return StoredResource(revision, Application(id=name.lower(), name=name, **fields), NOW, NOW)
+
+
 def key(api_id: str = "weather", name: str = "mine", **fields: Any) -> StoredKey:
     """A row."""
     facts = {"digest": "0" * 64, "application": name, "created_at": NOW, "created_by": "admin"}
     return StoredKey(1, ApiKey(api_id=api_id, name=name, **{**facts, **fields}), NOW)
 
 
-async def put(record: Record, *rows: StoredApi | StoredKey) -> None:
+async def put(record: Record, *rows: StoredApi | StoredKey | AnyResource) -> None:
     """Commit `rows` with their events in one unit."""
 
     def work(unit: UnitOfWork) -> None:
         for row in rows:
             if isinstance(row, StoredApi):
                 unit.put_api(row)
-            else:
+            elif isinstance(row, StoredKey):
                 unit.put_key(row)
+            else:
+                unit.put_resource(row)
             unit.tell(row.event())
 
     await record.change(work)
@@ -86,6 +113,9 @@ def revisions(events: list[Event]) -> dict[str, int]:
                 found[f"{one_key.api_id}/{one_key.name}"] = revision
             case ApiKeyRevoked(revision=revision, api_id=handle, name=name):
                 found[f"{handle}/{name}"] = -revision
+            case _ if isinstance(event, ResourceEvent):
+                gone = event.kind.endswith(".retired")
+                found["/".join(event.key)] = -event.revision if gone else event.revision
             case _:
                 pass
     return found

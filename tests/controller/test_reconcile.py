@@ -4,11 +4,24 @@ from dataclasses import replace
 
 from bus.events import ApiPublished, RouterConnected, event_class
 from bus.memory import MemoryBus
+from bus.resources.subscription import Subscription
+from bus.resources.subscription_plan import SubscriptionPlan
 from controller.memory import MemoryRecord
 from controller.model import ApiFilter
 from controller.ports import Record, UnitOfWork
 from controller.reconcile import Reconciliation, reconcile
-from tests.controller.samples import NOW, api, key, put, revisions, state_on
+from controller.resources import ResourceFilter
+from tests.controller.samples import (
+    NOW,
+    api,
+    application,
+    key,
+    plan,
+    put,
+    revisions,
+    state_on,
+    subscription,
+)
 
 
 async def told_long_ago(record: Record, *rows) -> None:
@@ -189,3 +202,51 @@ async def test_what_waits_in_the_outbox_is_left_to_the_relay(
     assert await state_on(bus) == []
     await agree(record, bus)
     assert revisions(await state_on(bus)) == {"a": 2, "a/mine": 1}
+
+
+async def test_plans_subscriptions_and_applications_agree_too(
+    record: Record, bus: MemoryBus
+) -> None:
+    gone = subscription("old").tombstone(NOW)
+    await told_long_ago(record, plan(), gone, application(revision=4))
+    await tell(bus, application(), subscription("s-2", 3), plan("Silver").tombstone(NOW))
+    done = await agree(record, bus)
+    assert (done.published, done.adopted) == (3, 2)
+    assert revisions(await state_on(bus)) == {
+        "subscription-plan/gold": 1,
+        "subscription-plan/silver": -2,
+        "subscription/weather/old": -2,
+        "subscription/weather/s-2": 3,
+        "application/shop": 4,
+    }
+    taken = await record.resource(Subscription, "s-2")
+    assert taken is not None
+    assert (taken.revision, taken.resource) == (3, subscription("s-2").resource)
+    again = await agree(record, bus)
+    assert (again.published, again.adopted) == (0, 0)
+
+
+async def test_of_one_revision_with_two_contents_the_records_plan_wins(
+    record: Record, bus: MemoryBus
+) -> None:
+    await told_long_ago(record, plan(status="INACTIVE"))
+    await tell(bus, plan())
+    assert (await agree(record, bus)).adopted == 1
+    assert revisions(await state_on(bus)) == {"subscription-plan/gold": 2}
+    kept = await record.resource(SubscriptionPlan, "gold")
+    assert kept is not None
+    assert (kept.revision, kept.resource.status) == (2, "INACTIVE")
+
+
+async def test_a_name_that_moved_between_plans_is_taken_over(
+    record: Record, bus: MemoryBus
+) -> None:
+    await told_long_ago(record, plan("Gold"), plan("Silver"))
+    swapped = [plan("Gold", 2, plan_name="Silver"), plan("Silver", 2, plan_name="Gold")]
+    await tell(bus, *swapped)
+    assert (await agree(record, bus)).adopted == 2
+    names = {
+        one.resource.id: one.resource.plan_name
+        for one in await record.resources(SubscriptionPlan, ResourceFilter())
+    }
+    assert names == {"gold": "Silver", "silver": "Gold"}

@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy.exc
 from sqlalchemy import Connection, text
 
+from bus.resources.subscription import Subscription
 from controller.database import connect
 from controller.errors import (
     Raced,
@@ -15,9 +16,10 @@ from controller.errors import (
     StorageUnavailable,
     StorageUnusable,
 )
+from controller.resources import ResourceFilter
 from controller.schema import VERSION, bring_up_to_date
 from controller.sql import SqlRecord, mapped
-from tests.controller.samples import NOW, api, key, put
+from tests.controller.samples import NOW, api, key, plan, put, subscription
 
 
 def url(path: Path) -> str:
@@ -26,11 +28,11 @@ def url(path: Path) -> str:
 
 async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     first = await SqlRecord.open(url(tmp_path / "record.db"))
-    await put(first, api(), key())
+    await put(first, api(), key(), subscription())
     pending = await first.pending(10)
     await first.close()
     second = await SqlRecord.open(url(tmp_path / "record.db"))
-    assert await second.everything() == ([api()], [key()])
+    assert await second.everything() == ([api()], [key()], [subscription()])
     assert list(await second.pending(10)) == list(pending)
     await second.close()
 
@@ -54,7 +56,7 @@ async def test_a_database_of_a_newer_program_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as raw:
         raw.execute("UPDATE controller_schema SET version = 99")
     raw.close()
-    with pytest.raises(SchemaTooNew, match="schema version 99, this program knows up to 2"):
+    with pytest.raises(SchemaTooNew, match="schema version 99, this program knows up to 3"):
         await SqlRecord.open(url(path))
 
 
@@ -87,12 +89,29 @@ async def test_a_database_of_version_1_learns_who_is_on_which_context(tmp_path: 
         raw.execute("DROP INDEX rest_apis_context")
         raw.execute("ALTER TABLE rest_apis DROP COLUMN context_digest")
         raw.execute("DROP TABLE contexts")
+        raw.execute("DROP TABLE resources")
         raw.execute("UPDATE controller_schema SET version = 1")
     raw.close()
     again = await SqlRecord.open(url(path))
     for name, found in (("weather", [api()]), ("off", []), ("gone", [])):
         context = f"/{name.upper()}/V1.0"
         assert await again.change(lambda unit, at=context: list(unit.on_context(at))) == found
+    await again.close()
+
+
+async def test_a_database_of_version_2_takes_plans_and_subscriptions(tmp_path: Path) -> None:
+    path = tmp_path / "record.db"
+    record = await SqlRecord.open(url(path))
+    await put(record, api())
+    await record.close()
+    with sqlite3.connect(path) as raw:
+        raw.execute("DROP TABLE resources")
+        raw.execute("UPDATE controller_schema SET version = 2")
+    raw.close()
+    again = await SqlRecord.open(url(path))
+    await put(again, plan(), subscription(subscription_plan_id="gold"))
+    found = await again.resources(Subscription, ResourceFilter(plan="gold"))
+    assert [one.resource.id for one in found] == ["s-1"]
     await again.close()
 
 
@@ -112,7 +131,7 @@ async def test_a_migration_that_fails_leaves_the_older_database(tmp_path: Path) 
         )
     await database.close()
     again = await SqlRecord.open(url(path))
-    assert await again.everything() == ([api()], [])
+    assert await again.everything() == ([api()], [], [])
     await again.close()
 
 
