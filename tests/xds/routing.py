@@ -92,6 +92,7 @@ async def router(
     settings: Mapping[str, Any] | None = None,
     catalogue: Any = None,
     mark_routes: bool = False,
+    local_reply: dict[str, Any] | None = None,
 ) -> AsyncIterator[Router]:
     """Envoy with `apis`, on a free port; `mark_routes`: answers tell the route as `x-route`."""
     made = XdsSettings(
@@ -102,7 +103,7 @@ async def router(
     (listener,) = listeners(
         made,
         access_log=None,
-        local_reply=None,
+        local_reply=local_reply,
         root_hosts=(host_pattern(hosts) or "") if hosts else None,
     )
     listener["address"]["socket_address"]["port_value"] = 0
