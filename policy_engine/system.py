@@ -1,10 +1,19 @@
 """What policies are told by whoever runs the gateway, not by whoever writes an API."""
 
+import re
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    model_validator,
+)
 
 Document = dict[str, Any]
 
@@ -108,6 +117,79 @@ class KeyManager(_Part):
     """Its keys."""
 
 
+def _pattern(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    return pattern
+
+
+class Introspection(_Part):
+    """A server that says what an opaque token is worth (RFC 7662)."""
+
+    uri: Annotated[str, AfterValidator(_http_url)]
+    """Its introspection endpoint: an http or https URL."""
+
+    client_id: str = ""
+    """As whom the gateway asks; with `client_secret`, and without `bearer_token`."""
+
+    client_secret: SecretStr = SecretStr("")
+    """The secret of `client_id`."""
+
+    auth_style: Literal["basic", "post"] = "basic"
+    """Where the client's credentials go: into the `Authorization` header, or into the form."""
+
+    bearer_token: SecretStr = SecretStr("")
+    """A token of the gateway's own, instead of `client_id`."""
+
+    token_type_hint: str = "access_token"  # noqa: S105
+    """What the server is told that callers' tokens are; empty: nothing."""
+
+    certificate_path: Path | None = None
+    """PEM file of the authorities that may have signed the server's certificate; unset: those the
+    machine trusts."""
+
+    skip_tls_verify: bool = False
+    """Whether any certificate will do. Whoever is in between then reads every token."""
+
+    _authorities: str = PrivateAttr(default="")
+
+    def model_post_init(self, _: object) -> None:
+        """Read the file once. Raises ValueError."""
+        self._authorities = _read(self.certificate_path)
+
+    @model_validator(mode="after")
+    def _one_way_to_ask(self) -> Self:
+        if self.client_id and self.bearer_token.get_secret_value():
+            raise ValueError("only one of client_id and bearer_token can be given")
+        return self
+
+    @property
+    def authorities(self) -> str:
+        """PEM; empty for those the machine trusts."""
+        return self._authorities
+
+
+class IntrospectionProvider(_Part):
+    """Somebody whose opaque tokens can be trusted."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    """How policies name it in `issuers`."""
+
+    issuer: str = ""
+    """Another name for it in `issuers`: what its tokens say in `iss`."""
+
+    token_pattern: Annotated[str, AfterValidator(_pattern)] = ""
+    """Regular expression for the tokens that it is asked about; empty: all."""
+
+    introspection: Introspection
+    """Its server."""
+
+
+SigningAlgorithm = Literal["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
+
+
 class SystemParameters(BaseModel):
     """TOML table `[policies]`; each field is also the environment variable `SIGNALBOX_<FIELD>`."""
 
@@ -152,12 +234,81 @@ class SystemParameters(BaseModel):
     """How many tokens each worker of a router remembers at most, for each use of `jwt-auth`; the
     least used are forgotten first. A token takes 1 to 4 KB."""
 
+    introspection_providers: tuple[IntrospectionProvider, ...] = ()
+    """Whose opaque tokens `opaque-token-auth` can trust: a list of `{name, issuer, token_pattern,
+    introspection}`, where `introspection` is `{uri, client_id, client_secret, auth_style,
+    bearer_token, token_type_hint, certificate_path, skip_tls_verify}`. They are asked in this
+    order."""
+
+    introspection_cache_ttl_s: float = Field(default=60, ge=0)
+    """How long a live token is believed without asking again, seconds, and never longer than it is
+    valid. Longer asks less; a revoked token opens that much longer. 0: every request asks."""
+
+    introspection_negative_cache_ttl_s: float = Field(default=30, ge=0)
+    """How long a dead token is refused without asking again, seconds. 0: every request asks."""
+
+    introspection_cache_entries: int = Field(default=100_000, ge=1, le=10_000_000)
+    """How many live, and how many dead tokens of each provider a worker of the engine remembers;
+    the oldest are forgotten first. One takes about 1 KB."""
+
+    introspection_timeout_s: float = Field(default=5, gt=0, le=60)
+    """How long asking about one token may take, seconds, retries included."""
+
+    introspection_retries: int = Field(default=2, ge=0, le=10)
+    """How often a provider that did not answer is asked again within that time."""
+
+    introspection_retry_interval_s: float = Field(default=1, ge=0)
+    """How long to wait before that, seconds."""
+
+    backend_jwt_key: SecretStr = SecretStr("")
+    """The PEM of the RSA or EC private key with which `backend-jwt` signs. Components on several
+    machines must be given the same. Neither it nor `backend_jwt_key_path`: a key is made once and
+    kept in the data folder."""
+
+    backend_jwt_key_path: Path | None = None
+    """A file that holds it."""
+
+    backend_jwt_algorithm: SigningAlgorithm = "RS256"
+    """How `backend-jwt` signs: RS256, RS384, RS512 (RSA), ES256, ES384 or ES512 (EC). It must fit
+    the key. ES256 signs several times faster than RS256, and its tokens are shorter."""
+
+    backend_jwt_issuer: str = "signalbox"
+    """The claim `iss` of the tokens of `backend-jwt`, such as the gateway's URL."""
+
+    backend_jwt_expiry_s: int = Field(default=900, ge=10, le=86_400)
+    """How long the tokens of `backend-jwt` are valid, seconds. Longer signs less; a token that
+    leaks is of use longer."""
+
+    interceptor_max_response_bytes: int = Field(default=1 << 20, ge=1024, le=64 << 20)
+    """How long the answers of interceptor services may be, bytes; longer ones count as failures."""
+
+    log_message_max_payload_bytes: int = Field(default=16_384, ge=0, le=1 << 20)
+    """How much of a payload `log-message` writes, bytes; the rest is cut off."""
+
+    log_message_masked_headers: tuple[str, ...] = ()
+    """Headers whose values `log-message` masks, beside those that are known to hold secrets."""
+
     @model_validator(mode="after")
     def _distinct(self) -> Self:
-        names = [one.name for one in self.key_managers]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"several key managers are called {twice[0]!r}")
+        for what, parts in (
+            ("key managers", self.key_managers),
+            ("introspection providers", self.introspection_providers),
+        ):
+            names = [one.name for one in parts]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"several {what} are called {twice[0]!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _signing_key(self) -> Self:
+        inline = self.backend_jwt_key.get_secret_value()
+        if inline and self.backend_jwt_key_path is not None:
+            raise ValueError("only one of backend_jwt_key and backend_jwt_key_path can be given")
+        if inline or self.backend_jwt_key_path is not None:
+            from policy_engine.signing import signing_key  # noqa: PLC0415 - slow, seldom needed
+
+            signing_key(self)
         return self
 
 
