@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-import bus.usage  # noqa: F401  registers its events wherever the bus is used
+import bus.quota
+import bus.usage  # noqa: F401  they register their events wherever the bus is used
 from bus.events import Event
 
 

@@ -1,1 +1,1 @@
-"""Limits and quotas that routers share."""
+"""Limits that routers share: Envoy's rate limit service over counters in Redis or Valkey."""

@@ -1,0 +1,460 @@
+"""Who decides a call: the over-limit cache, the store, or while that is away, the local share.
+
+Calls of one turn of the event loop go to the store as one batch. A call that would wait longer
+than its time is decided locally; the store's late answer then only tells what it has counted.
+"""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Hashable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import structlog
+
+from ratelimiter import metrics
+from ratelimiter.answering import answer, is_refused
+from ratelimiter.away import LocalShares, Seen
+from ratelimiter.counters import TAGS, Part, Standing
+from ratelimiter.errors import StoreAway
+from ratelimiter.over_limit import OverLimit
+from ratelimiter.ports import CounterStore, Due, Peers
+from ratelimiter.reading import Question, refunds
+from ratelimiter.settings import RatelimiterSettings
+
+log = structlog.get_logger()
+
+_RECOVERY_MAX_S = 5.0
+_NEAR = 5  # a fifth of the limit is left: 80 % are used
+
+
+class Watcher(Protocol):
+    """Learns what happens to limits and to the store, never at the expense of a call."""
+
+    def near(self, question: Question, standings: tuple[Standing, ...], now_us: int) -> None:
+        """At least one limit of the call is used by 80 % or more."""
+        ...
+
+    def degraded(self, place: str, reason: str, cause: str) -> None:
+        """A place of the store has been away for a while."""
+        ...
+
+    def recovered(self, place: str, away_s: float, merged: int) -> None:
+        """It is back, and knows what was counted without it."""
+        ...
+
+
+class Clock:
+    """The store's time, from this machine's monotonic clock: its wall clock may jump."""
+
+    def __init__(self) -> None:
+        self._offset_us = time.time_ns() // 1_000 - time.monotonic_ns() // 1_000
+
+    def now_us(self) -> int:
+        """Unix time."""
+        return time.monotonic_ns() // 1_000 + self._offset_us
+
+    def set(self, now_us: int) -> None:
+        """The store says it is `now_us`."""
+        self._offset_us = now_us - time.monotonic_ns() // 1_000
+
+
+class _Ticket:
+    """A call that waits for the store."""
+
+    __slots__ = ("missing", "promise", "question", "standings")
+
+    def __init__(self, question: Question, promise: "asyncio.Future[bytes] | None") -> None:
+        self.question = question
+        self.promise = promise  # None: nobody waits
+        self.missing = len(question.parts)
+        self.standings: list[Standing | None] = [None] * len(question.takes)
+
+
+_Entry = tuple[_Ticket, int]  # and which of its parts
+
+
+@dataclass(slots=True)
+class _Away:
+    """Since when and why a place is away."""
+
+    reason: str
+    cause: str
+    since: float  # Unix time
+    started_s: float  # monotonic
+    told: bool = False
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What goes to one place of the store."""
+
+    name: Hashable
+    pending: list[_Entry] = field(default_factory=list)
+    in_flight: int = 0
+    away: _Away | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What operators are told."""
+
+    state: str  # "ok" or "degraded"
+    reason: str = ""
+    since: float = 0.0  # Unix time; 0 while all is well
+    places_away: int = 0
+
+
+class Decider:
+    """Decides calls for as long as its context lasts."""
+
+    def __init__(
+        self, store: CounterStore, settings: RatelimiterSettings, peers: Peers, watcher: Watcher
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._peers = peers
+        self._watcher = watcher
+        self._clock = Clock()
+        self._seen = Seen(settings.ratelimit_memory_entries)
+        self._shares = LocalShares(
+            settings.ratelimit_memory_entries, self._seen, lambda: peers.live
+        )
+        self._over = OverLimit(
+            settings.ratelimit_over_limit_entries,
+            round(settings.ratelimit_over_limit_cache_s * 1e6),
+        )
+        self._lanes: dict[Hashable, _Lane] = {}
+        self._scheduled = False
+        self._group = asyncio.TaskGroup()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._decided = {
+            (refused, by): metrics.DECISIONS.labels("refused" if refused else "allowed", by)
+            for refused in (False, True)
+            for by in ("store", "over-limit", "local")
+        }
+
+    async def __aenter__(self) -> Self:
+        """Find the store, if it is there; without it, counting begins locally."""
+        await self._group.__aenter__()
+        lane = self._lane(0)
+        try:
+            async with asyncio.timeout(self._settings.redis_connect_timeout_s):
+                self._clock.set(await self._store.probe(lane.name))
+        except StoreAway as error:
+            if self._lane(0) is lane:
+                self._lost(lane, error)
+        except TimeoutError:
+            self._lost(lane, StoreAway("it does not answer", "slow"))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Calls that wait are over; what the store was not told yet is told if it is there."""
+        for task in self._tasks:
+            task.cancel()
+        await self._group.__aexit__(kind, error, traceback)
+
+    @property
+    def health(self) -> Health:
+        """Whether limits are shared, and if not, why."""
+        away = [lane.away for lane in self._lanes.values() if lane.away is not None]
+        if not away:
+            return Health("ok")
+        first = min(away, key=lambda one: one.since)
+        return Health("degraded", first.reason, first.since, len(away))
+
+    def ask(self, question: Question) -> "bytes | asyncio.Future[bytes]":
+        """The serialized answer to a call, at once or when the store has decided."""
+        if not question.parts:
+            return answer(question, ())
+        known = self._certain(question)
+        if known is not None:
+            self._decided[True, "over-limit"].inc()
+            return answer(question, known)
+        ticket = _Ticket(question, None)
+        waits = False
+        for index, part in enumerate(question.parts):
+            lane = self._lane(part.tag)
+            if lane.away is not None:
+                self._locally(ticket, index)
+            else:
+                lane.pending.append((ticket, index))
+                waits = True
+        if not waits:
+            return self._answered(ticket, "local")
+        ticket.promise = asyncio.get_running_loop().create_future()
+        self._schedule()
+        return ticket.promise
+
+    # -- with the store ------------------------------------------------------------------------
+
+    def _lane(self, tag: int) -> _Lane:
+        place = self._store.place(tag)
+        lane = self._lanes.get(place)
+        if lane is None:
+            lane = self._lanes[place] = _Lane(place)
+        return lane
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Send what is pending, as far as enough of it has come back."""
+        self._scheduled = False
+        size, at_once = self._settings.ratelimit_batch, self._settings.ratelimit_in_flight
+        for lane in self._lanes.values():
+            while lane.pending and lane.in_flight < at_once:
+                batch, lane.pending = lane.pending[:size], lane.pending[size:]
+                lane.in_flight += 1
+                self._spawn(self._decide(lane, batch), "decide")
+
+    async def _decide(self, lane: _Lane, batch: list[_Entry]) -> None:
+        parts = [ticket.question.parts[index] for ticket, index in batch]
+        late = False
+
+        def too_late() -> None:
+            nonlocal late
+            late = True
+            lane.in_flight -= 1
+            timeout_ms = self._settings.ratelimit_decision_timeout_s * 1_000
+            self._lost(lane, StoreAway(f"no answer within {timeout_ms:g} ms", "slow"))
+            self._all_locally(batch)
+
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
+        timer = loop.call_later(self._settings.ratelimit_decision_timeout_s, too_late)
+        try:
+            decided = await self._store.decide(lane.name, parts)
+        except StoreAway as error:
+            if not late:
+                self._lost(lane, error)
+                self._all_locally(batch)
+        else:
+            metrics.STORE_SECONDS.observe(loop.time() - started_s)
+            metrics.BATCH.observe(len(batch))
+            if late:
+                self._reconcile(batch, decided.standings)
+            else:
+                self._clock.set(decided.now_us)
+                self._settle(batch, decided.standings)
+        finally:
+            timer.cancel()
+            if not late:
+                lane.in_flight -= 1
+            if lane.pending:
+                self._schedule()
+
+    def _settle(
+        self, batch: list[_Entry], standings: tuple[tuple[Standing, ...] | None, ...]
+    ) -> None:
+        now_us = self._clock.now_us()
+        for (ticket, index), found in zip(batch, standings, strict=True):
+            if found is None:  # on its way to another node
+                self._locally(ticket, index)
+            else:
+                self._fill(ticket, index, found)
+                part = ticket.question.parts[index]
+                self._note(part, found, now_us)
+            self._deliver(ticket, "store")
+
+    def _note(self, part: Part, standings: tuple[Standing, ...], now_us: int) -> None:
+        """Remember how counters stand, for when the store is away or need not be asked."""
+        position = 0
+        for group in part.groups:
+            for take in group:
+                standing = standings[position]
+                position += 1
+                self._seen.note(take.key, now_us, standing)
+                if standing.retry_us:
+                    hits = 1 if take.mode == "check" else take.hits
+                    self._over.note(take.key, hits, now_us, standing)
+
+    def _reconcile(
+        self, batch: list[_Entry], standings: tuple[tuple[Standing, ...] | None, ...]
+    ) -> None:
+        """The store has counted what was meanwhile decided locally: it must not be told again."""
+        for (ticket, index), found in zip(batch, standings, strict=True):
+            position = 0
+            for group in ticket.question.parts[index].groups if found else ():
+                mine = found[position : position + len(group)] if found else ()
+                position += len(group)
+                if any(standing.refused for standing in mine):
+                    continue
+                for take in group:
+                    if take.mode != "check":
+                        self._shares.undo(take)
+
+    # -- without it ----------------------------------------------------------------------------
+
+    def _locally(self, ticket: _Ticket, index: int) -> None:
+        now_us = self._clock.now_us()
+        self._fill(
+            ticket,
+            index,
+            tuple(
+                standing
+                for group in ticket.question.parts[index].groups
+                for standing in self._shares.decide(group, now_us)
+            ),
+        )
+
+    def _all_locally(self, batch: list[_Entry]) -> None:
+        for ticket, index in batch:
+            self._locally(ticket, index)
+            self._deliver(ticket, "local")
+
+    def _lost(self, lane: _Lane, error: StoreAway) -> None:
+        """Count locally from now on, and try to get the place back."""
+        metrics.STORE_FAILURES.labels(error.cause).inc()
+        if lane.away is None:
+            lane.away = _Away(error.reason, error.cause, time.time(), time.monotonic())
+            metrics.DEGRADED.inc()
+            log.info("counters are away", place=str(lane.name), reason=error.reason)
+            self._spawn(self._recover(lane, lane.away), "recover")
+            waiting, lane.pending = lane.pending, []
+            self._all_locally(waiting)
+
+    async def _recover(self, lane: _Lane, away: _Away) -> None:
+        """Ask for the place until it is there; then tell it what was counted without it."""
+        wait_s = self._settings.ratelimit_recovery_interval_s
+        merged = 0
+        while True:
+            await asyncio.sleep(wait_s)
+            wait_s = min(_RECOVERY_MAX_S, wait_s * 2)
+            metrics.LOCAL_COUNTERS.set(len(self._shares))
+            try:
+                async with asyncio.timeout(self._settings.ratelimit_decision_timeout_s):
+                    self._clock.set(await self._store.probe(lane.name))
+                merged += await self._merge(lane.name)
+            except (StoreAway, TimeoutError) as error:
+                if isinstance(error, StoreAway):
+                    away.reason, away.cause = error.reason, error.cause
+                if all(self._store.place(tag) != lane.name for tag in range(TAGS)):
+                    del self._lanes[lane.name]  # others have its counters now
+                    break
+                self._tell(lane, away)
+                continue
+            break
+        lane.away = None
+        metrics.DEGRADED.dec()
+        self._over.clear()
+        try:
+            merged += await self._merge(lane.name)
+        except StoreAway as error:
+            self._lost(lane, error)
+            return
+        self._shares.forget(self._is_there)
+        metrics.LOCAL_COUNTERS.set(len(self._shares))
+        away_s = time.monotonic() - away.started_s
+        log.info("counters are back", place=str(lane.name), away_s=round(away_s, 3), merged=merged)
+        if away.told:
+            self._watcher.recovered(str(lane.name), away_s, merged)
+
+    def _is_there(self, tag: int) -> bool:
+        lane = self._lanes.get(self._store.place(tag))
+        return lane is not None and lane.away is None
+
+    async def _merge(self, returning: Hashable) -> int:
+        """Tell places that are there, and the one that returns, what they missed; how much."""
+        share = self._peers.live
+
+        def wanted(tag: int) -> bool:
+            return self._store.place(tag) == returning or self._is_there(tag)
+
+        dues = self._shares.dues(wanted, self._clock.now_us(), share)
+        by_place: dict[Hashable, list[Due]] = {}
+        for due in dues:
+            by_place.setdefault(self._store.place(due.tag), []).append(due)
+        while by_place:
+            place, mine = next(iter(by_place.items()))
+            try:
+                await self._store.merge(place, mine)
+            except BaseException:
+                for untold in by_place.values():
+                    self._shares.untold(untold)
+                raise
+            metrics.MERGED.inc(len(mine))
+            del by_place[place]
+        return len(dues)
+
+    def _tell(self, lane: _Lane, away: _Away) -> None:
+        away_s = time.monotonic() - away.started_s
+        if not away.told and away_s >= self._settings.ratelimit_degraded_after_s:
+            away.told = True
+            log.warning("limits are not shared", place=str(lane.name), reason=away.reason)
+            self._watcher.degraded(str(lane.name), away.reason, away.cause)
+
+    # -- the answer ----------------------------------------------------------------------------
+
+    def _certain(self, question: Question) -> tuple[Standing, ...] | None:
+        """The answer, if the call is refused by what is known of one of its limits."""
+        if not self._over or len(question.takes) != question.enforced:
+            return None
+        now_us = self._clock.now_us()
+        found: list[Standing | None] = []
+        refused = False
+        for take in question.takes:
+            hits = 1 if take.mode == "check" else take.hits
+            standing = None
+            if hits and take.mode in ("consume", "check"):
+                standing = self._over.standing(take.key, hits, now_us)
+            refused = refused or standing is not None
+            found.append(standing)
+        if not refused or any(take.mode not in ("consume", "check") for take in question.takes):
+            return None
+        return tuple(
+            standing
+            if standing is not None
+            else self._seen.standing(take.key, now_us) or Standing(take.rule.hits, 0, 0)
+            for take, standing in zip(question.takes, found, strict=True)
+        )
+
+    def _fill(self, ticket: _Ticket, index: int, found: tuple[Standing, ...]) -> None:
+        for position, standing in zip(ticket.question.positions[index], found, strict=True):
+            ticket.standings[position] = standing
+        ticket.missing -= 1
+
+    def _deliver(self, ticket: _Ticket, by: str) -> None:
+        """Answer the call if all of it is decided."""
+        if ticket.missing == 0:
+            reply = self._answered(ticket, by)
+            if ticket.promise is not None and not ticket.promise.done():
+                ticket.promise.set_result(reply)
+
+    def _answered(self, ticket: _Ticket, by: str) -> bytes:
+        question = ticket.question
+        standings: tuple[Standing, ...] = tuple(ticket.standings)  # type: ignore[arg-type]
+        if len(question.parts) > 1:
+            for part in refunds(question, standings):
+                self._give_back(part)
+        for take, standing in zip(question.takes, standings, strict=True):
+            if standing.remaining * _NEAR <= take.rule.hits:
+                self._watcher.near(question, standings, self._clock.now_us())
+                break
+        self._decided[is_refused(question, standings), by].inc()
+        return answer(question, standings)
+
+    def _give_back(self, part: Part) -> None:
+        question = Question((), part.groups[0], 0, (part,), (tuple(range(len(part.keys))),))
+        ticket = _Ticket(question, None)
+        lane = self._lane(part.tag)
+        if lane.away is not None:
+            self._locally(ticket, 0)
+        else:
+            lane.pending.append((ticket, 0))
+            self._schedule()
+
+    # -- tasks ---------------------------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = self._group.create_task(work, name=f"ratelimiter: {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

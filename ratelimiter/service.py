@@ -1,0 +1,181 @@
+"""The rate limiter: Envoy's calls in, decisions out, until it is cancelled.
+
+RLS v3 on the small HTTP/2 server: one method, so each call that arrives is ShouldRateLimit.
+"""
+
+import asyncio
+import ipaddress
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from bus.ports import Bus
+from policy_engine.errors import MalformedQuota
+from ratelimiter import metrics
+from ratelimiter.deciding import Decider, Health
+from ratelimiter.errors import BadStoreSettings, CannotListen, InsecureAddress
+from ratelimiter.notices import Notices
+from ratelimiter.peers import BusPeers, FixedPeers
+from ratelimiter.ports import CounterStore
+from ratelimiter.reading import Reader
+from ratelimiter.settings import RatelimiterSettings
+from ratelimiter.stores.memory import MemoryStore
+from xds.wire.h2 import RpcRefused, Status, serve_unary
+
+log = structlog.get_logger()
+
+_TIDY_EVERY_S = 60.0
+
+
+class RateLimitService:
+    """ShouldRateLimit."""
+
+    def __init__(self, reader: Reader, decider: Decider) -> None:
+        self._reader = reader
+        self._decider = decider
+        self._complained: set[str] = set()
+
+    @property
+    def health(self) -> Health:
+        """Whether limits are shared, and if not, why."""
+        return self._decider.health
+
+    def __call__(self, data: bytes) -> "bytes | asyncio.Future[bytes]":
+        """The answer to one serialized call. Raises RpcRefused: the filter's failure mode holds."""
+        try:
+            question = self._reader.read(data)
+        except MalformedQuota as error:
+            metrics.MALFORMED.inc()
+            if error.reason not in self._complained and len(self._complained) < 100:
+                self._complained.add(error.reason)
+                log.warning("a call cannot be read", reason=error.reason)
+            raise RpcRefused(Status.INVALID_ARGUMENT, error.reason) from error
+        return self._decider.ask(question)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A service that answers."""
+
+    service: RateLimitService
+    addresses: tuple[str, ...]  # as gRPC names them: `unix:/run/rl.sock`, `127.0.0.1:4001`
+
+
+def node_name() -> str:
+    """What this process is called among rate limiters."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def store_of(settings: RatelimiterSettings) -> CounterStore:
+    """The store that `settings` describe. Raises BadStoreSettings."""
+    if settings.ratelimit_store == "memory":
+        return MemoryStore(settings.ratelimit_memory_entries)
+    from ratelimiter.stores.redis import RedisStore  # noqa: PLC0415 - slow, where it is not needed
+    from ratelimiter.stores.topology import connect  # noqa: PLC0415
+
+    return RedisStore(connect(settings), settings.redis_key_prefix)
+
+
+def check(settings: RatelimiterSettings) -> None:
+    """Whether the service may listen as configured. Raises InsecureAddress, BadStoreSettings."""
+    if settings.ratelimit_socket is None and settings.ratelimit_port is None:
+        raise BadStoreSettings(
+            "ratelimit_socket", "neither a Unix socket nor a port (ratelimit_port) is given"
+        )
+    if (
+        settings.ratelimit_port is not None
+        and not settings.ratelimit_trusted_network
+        and not _is_loopback(settings.ratelimit_address)
+    ):
+        raise InsecureAddress(
+            "ratelimit_address",
+            settings.ratelimit_address,
+            "set ratelimit_trusted_network if only routers can reach it, or use a loopback address",
+        )
+
+
+@asynccontextmanager
+async def serving(
+    settings: RatelimiterSettings, bus: Bus | None, store: CounterStore
+) -> AsyncIterator[Running]:
+    """The service on its addresses; without a bus nobody hears of it. Raises CannotListen."""
+    check(settings)
+    node = node_name()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(store.aclose)
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+
+        def lasting(work: Coroutine[Any, Any, None], name: str) -> None:
+            stack.callback(group.create_task(work, name=f"ratelimiter: {name}").cancel)
+
+        notices = Notices(_Nowhere() if bus is None else bus, node, settings.ratelimit_events_per_s)
+        peers: FixedPeers | BusPeers = FixedPeers(max(1, settings.ratelimit_limiters))
+        if bus is not None:
+            lasting(notices.run(), "events")
+            if not settings.ratelimit_limiters:
+                peers = BusPeers(bus, node, settings.ratelimit_heartbeat_s)
+                lasting(peers.run(), "peers")
+        if isinstance(store, MemoryStore):
+            lasting(_tidy(store), "tidy")
+        decider = await stack.enter_async_context(Decider(store, settings, peers, notices))
+        service = RateLimitService(Reader(settings.redis_key_prefix, splits=store.splits), decider)
+        addresses = []
+        if settings.ratelimit_socket is not None:
+            path = settings.ratelimit_socket
+            try:
+                server = await stack.enter_async_context(serve_unary(service, path=path))
+            except OSError as error:
+                raise CannotListen(f"unix:{path}", error.strerror or str(error)) from error
+            addresses.append(server.address)
+        if settings.ratelimit_port is not None:
+            host, port = settings.ratelimit_address, settings.ratelimit_port
+            try:
+                server = await stack.enter_async_context(serve_unary(service, host=host, port=port))
+            except OSError as error:
+                raise CannotListen(f"{host}:{port}", error.strerror or str(error)) from error
+            addresses.append(server.address)
+        log.info("serving rate limits", addresses=addresses, store=settings.ratelimit_store)
+        yield Running(service, tuple(addresses))
+
+
+async def run(
+    settings: RatelimiterSettings,
+    bus: Bus,
+    *,
+    ready: Callable[[], None] = lambda: None,
+    listening: Callable[[Running], None] = lambda _: None,
+) -> None:
+    """Serve until cancelled. Raises CannotListen, InsecureAddress, BadStoreSettings.
+
+    `ready` is called once routers can ask, whether or not the store is there: without it, limits
+    are counted locally. `listening` is told where.
+    """
+    async with serving(settings, bus, store_of(settings)) as running:
+        listening(running)
+        ready()
+        await asyncio.Event().wait()
+
+
+async def _tidy(store: MemoryStore) -> None:
+    while True:
+        await asyncio.sleep(_TIDY_EVERY_S)
+        store.tidy()
+
+
+class _Nowhere:
+    """No bus: nobody to tell."""
+
+    async def publish(self, event: object, *, event_id: str | None = None) -> None:
+        """Nothing."""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
