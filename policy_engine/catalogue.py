@@ -1,19 +1,22 @@
 """Which policies there are, and what a reference to one means.
 
 Policies of the package are found in `policy_engine.policies`; others are entry points of group
-`signalbox.policies`, each naming a `Policy` class or a module that holds some. What cannot be
-loaded is recorded with its traceback and refused by name; everything else keeps working.
+`signalbox.policies`, each naming a `Policy` class or a module that holds some, or files of a
+watched folder (`policy_engine.watched`). What cannot be loaded is recorded with its traceback and
+refused by name; everything else keeps working.
 """
 
+import asyncio
 import importlib
 import inspect
 import pkgutil
 import re
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
+from typing import Any, Protocol
 
 import structlog
 
@@ -23,7 +26,10 @@ from bus.resources.rest_api import PolicyRef
 from policy_engine import policies as included
 from policy_engine.chain import Attached
 from policy_engine.errors import Fault, InvalidParameters, UnknownPolicy
+from policy_engine.hooks import PythonPolicy
+from policy_engine.hop import HopPolicy
 from policy_engine.policy import Document, Policy, Refusal, Version, Where
+from policy_engine.sources import Source, import_source
 from policy_engine.system import SystemParameters
 
 ENTRY_POINTS = "signalbox.policies"
@@ -36,10 +42,21 @@ log = structlog.get_logger()
 class BrokenPolicy:
     """Something installed as a policy that cannot be used."""
 
-    name: str  # of the entry point
-    source: str  # what the entry point points to
+    name: str  # of the entry point, or what a file's name says
+    source: str  # what the entry point points to, or the file
     reason: str  # one line
     traceback: str
+    policies: tuple[str, ...] = ()  # what it brought when it was good last
+    serving: bool = False  # whether those are still at work
+    gone: bool = False  # the file is: its policies are for those only that have them already
+
+
+class Sources(Protocol):
+    """Where policies can be had in the very code that a hop names."""
+
+    def exactly(self, name: str, version: str, digest: str) -> type[Policy]:
+        """The policy as it is in the source `digest`. Raises UnknownPolicy."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +81,47 @@ class Catalogue:
         broken: Iterable[BrokenPolicy] = (),
         system: SystemParameters | None = None,
     ) -> None:
-        by_name: dict[str, dict[Version, type[Policy]]] = {}
-        for policy in policies:
-            by_name.setdefault(policy.name, {})[policy.version] = policy
-        self._by_name = {name: dict(sorted(by_name[name].items())) for name in sorted(by_name)}
-        self.broken = tuple(broken)
+        self._installed = tuple(policies)
+        self._broken_installed = tuple(broken)
+        self._by_name = _by_name(self._installed)
+        self._listeners: list[asyncio.Queue[frozenset[str]]] = []
+        self.broken = self._broken_installed
         self.system = system or SystemParameters()
+        self.sources: Sources | None = None
+
+    def take(self, policies: Iterable[type[Policy]], broken: Iterable[BrokenPolicy]) -> None:
+        """Let these be beside what is installed; they replace those that were taken before."""
+        before, troubles = self._by_name, self._troubles()
+        self._by_name = _by_name((*self._installed, *policies))
+        self.broken = (*self._broken_installed, *broken)
+        now = self._troubles()
+        changed = {
+            name
+            for name in {*before, *self._by_name}
+            if before.get(name) != self._by_name.get(name)
+        }
+        changed |= {name for name in {*troubles, *now} if troubles.get(name) != now.get(name)}
+        if changed:
+            log.info("policies changed", policies=sorted(changed))
+            for listener in self._listeners:
+                listener.put_nowait(frozenset(changed))
+
+    async def changes(self) -> AsyncIterator[frozenset[str]]:
+        """The names of policies that have changed, whenever some have."""
+        listener: asyncio.Queue[frozenset[str]] = asyncio.Queue()
+        self._listeners.append(listener)
+        try:
+            while True:
+                yield await listener.get()
+        finally:
+            self._listeners.remove(listener)
+
+    def trouble(self, name: str) -> str:
+        """What is wrong with the file that policy `name` comes from, with its traceback; or ``."""
+        return self._troubles().get(name, "")
+
+    def _troubles(self) -> dict[str, str]:
+        return {name: _trouble(one) for one in self.broken for name in (*one.policies, one.name)}
 
     def __iter__(self) -> Iterator[type[Policy]]:
         """By name, older versions first."""
@@ -93,25 +145,22 @@ class Catalogue:
         return found[-1]
 
     def parse(self, ref: PolicyRef) -> Policy:
-        """The policy that `ref` names, with its parameters.
+        """The policy that `ref` names, with its parameters, for a document that is new.
 
         Raises UnknownPolicy and InvalidParameters.
         """
-        policy = self.resolve(ref.name, ref.version)
-        try:
-            return parse(policy, ref.params)
-        except InvalidResource as error:
-            faults = tuple(_fault(fault) for fault in error.faults)
-            raise InvalidParameters(ref.name, faults) from None
-        except Exception as error:  # a validator of an installed policy may raise anything
-            log.exception("policy_validation_failed", policy=ref.name)
-            fault = Fault("", f"the policy itself failed: {_one_line(error)}")
-            raise InvalidParameters(ref.name, (fault,)) from error
+        for one in self.broken:
+            if one.gone and ref.name in one.policies:
+                raise UnknownPolicy(ref.name, ref.version, one.reason)
+        return _made(self.resolve(ref.name, ref.version), ref.params)
 
     def attach(self, ref: PolicyRef) -> Attached:
-        """The policy that `ref` names, as it stands there. Raises as `parse` does."""
+        """The policy that `ref` names, as it stands there.
+
+        One whose file is broken or gone is there in its last good shape. Raises as `parse` does.
+        """
         return Attached(
-            policy=self.parse(ref),
+            policy=_made(self.resolve(ref.name, ref.version), ref.params),
             params=ref.params,
             condition=ref.execution_condition,
             mode=ref.mode,
@@ -119,8 +168,29 @@ class Catalogue:
             timeout_s=None if ref.timeout is None else duration_s(ref.timeout),
         )
 
+    def remake(self, one: HopPolicy) -> PythonPolicy:
+        """The policy of a hop, in the version and the code that it names.
+
+        Code that is not loaded yet is imported: this may block for a moment. Raises UnknownPolicy
+        and InvalidParameters.
+        """
+        if one.source and self.sources is not None:
+            policy = self.sources.exactly(one.name, one.version, one.source)
+        else:
+            found = self._by_name.get(one.name, {}).items()
+            known = {str(version): policy for version, policy in found}
+            if one.version not in known or known[one.version].source != one.source:
+                raise UnknownPolicy(one.name, one.version, self._why_missing(one.name))
+            policy = known[one.version]
+        made = _made(policy, one.params)
+        if not isinstance(made, PythonPolicy):
+            raise UnknownPolicy(one.name, one.version, "it does not run in Python")
+        return made
+
     def _why_missing(self, name: str) -> str:
-        return next((one.reason for one in self.broken if one.name == name), "")
+        return next(
+            (one.reason for one in self.broken if name == one.name or name in one.policies), ""
+        )
 
     def refusals(self) -> tuple[Refusal, ...]:
         """How the refusals of all policies are dressed; of the same details the first stays.
@@ -155,7 +225,7 @@ def load(
         try:
             found += _installed(point)
         except (Exception, SystemExit) as error:  # installed code may raise anything
-            reason = _one_line(error)
+            reason = one_line(error)
             broken.append(BrokenPolicy(point.name, point.value, reason, traceback.format_exc()))
             log.exception("policy_not_loaded", name=point.name, source=point.value)
     return Catalogue(found, broken, system)
@@ -169,12 +239,52 @@ def _installed(point: EntryPoint) -> list[type[Policy]]:
     return found
 
 
+def policies_of(source: Source) -> tuple[type[Policy], ...]:
+    """The policies of a file or package. Raises whatever its code raises, TypeError without any."""
+    found = _policies_in(import_source(source))
+    if not found:
+        raise TypeError(f"{source.origin.name} holds no policy")
+    for policy in found:
+        policy.source = source.digest
+    return tuple(found)
+
+
 def _policies_in(module: ModuleType) -> list[type[Policy]]:
+    """Those that are defined in the module, or below it and imported there."""
     return [
         _checked(one)
         for _, one in inspect.getmembers(module, inspect.isclass)
-        if issubclass(one, Policy) and one.__module__ == module.__name__
+        if issubclass(one, Policy)
+        and f"{one.__module__}.".startswith(f"{module.__name__}.")
+        and not one.__name__.startswith("_")
     ]
+
+
+def _by_name(policies: Iterable[type[Policy]]) -> dict[str, dict[Version, type[Policy]]]:
+    """By name, then by version, older ones first; of two of one version the last stays."""
+    found: dict[str, dict[Version, type[Policy]]] = {}
+    for policy in policies:
+        found.setdefault(policy.name, {})[policy.version] = policy
+    return {name: dict(sorted(found[name].items())) for name in sorted(found)}
+
+
+def _made(policy: type[Policy], params: dict[str, Any]) -> Policy:
+    try:
+        return parse(policy, params)
+    except InvalidResource as error:
+        faults = tuple(_fault(fault) for fault in error.faults)
+        raise InvalidParameters(policy.name, faults) from None
+    except Exception as error:  # a validator of an installed policy may raise anything
+        log.exception("policy_validation_failed", policy=policy.name)
+        fault = Fault("", f"the policy itself failed: {one_line(error)}")
+        raise InvalidParameters(policy.name, (fault,)) from error
+
+
+def _trouble(one: BrokenPolicy) -> str:
+    happens = "its last good version goes on" if one.serving else "it is not loaded"
+    told = f"{one.source}: {one.reason}; {happens}"
+    more = one.traceback.strip()
+    return told if more in ("", one.reason) else f"{told}\n{more}"
 
 
 def _checked(candidate: object) -> type[Policy]:
@@ -214,5 +324,6 @@ def _listing(policy: type[Policy]) -> Listing:
     )
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What an exception says, for a log or a list."""
     return " ".join(f"{type(error).__name__}: {error}".split())

@@ -5,9 +5,11 @@
   - InvalidParameters   the parameters do not fit: tell the user which, and why
   - PolicyNotCompiled   the policy cannot be said to Envoy here: only this API is refused
   - MalformedQuota      the text of a limit is not one: its sender is newer, or broken
+  - SourceUnusable      a policy's file cannot be used: tell the operator why, keep the last good
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,4 +61,13 @@ class MalformedQuota(PolicyError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"not a quota: {reason}")
+        self.reason = reason
+
+
+class SourceUnusable(PolicyError):
+    """A file or folder of policies is not used."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
         self.reason = reason
