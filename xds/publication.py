@@ -22,11 +22,14 @@ from xds.compile.scopes import (
     segments_of,
     takes_hosts_whole,
 )
+from xds.listener import SECRET
 from xds.settings import XdsSettings
 from xds.wire.messages import digest, encode
 
 SCOPE_URL = f"type.googleapis.com/{SCOPE}"
 CLUSTER_URL = f"type.googleapis.com/{CLUSTER}"
+SECRET_URL = f"type.googleapis.com/{SECRET}"
+_MESSAGES = {CLUSTER_URL: CLUSTER, SECRET_URL: SECRET}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,8 @@ class Publication:
         self.served: dict[str, CompiledApi] = {}
         self._settings = settings
         self._members: dict[str, set[str]] = defaultdict(set)  # segment -> APIs
-        self._cluster_users: dict[str, set[str]] = defaultdict(set)
+        self._users: dict[tuple[str, str], set[str]] = defaultdict(set)
+        """The APIs that use a cluster or a secret, by its type and name."""
         self._versions: dict[tuple[str, str], str] = {}  # (type, name) -> version
         self._root_hosts: frozenset[str] = frozenset()
         self._alone: dict[str, tuple[CompiledApi, bytes]] = {}
@@ -83,13 +87,15 @@ class Publication:
 
     def users(self, cluster: str) -> tuple[CompiledApi, ...]:
         """The APIs that route to a cluster."""
-        return tuple(self.served[api_id] for api_id in sorted(self._cluster_users.get(cluster, ())))
+        return tuple(
+            self.served[api_id] for api_id in sorted(self._users.get((CLUSTER_URL, cluster), ()))
+        )
 
     def check(self, api: CompiledApi) -> None:
         """Whether `api` can be encoded at all, alone. Raises WireError."""
-        for name, document in api.clusters.items():
-            if (CLUSTER_URL, name) not in self._versions:
-                encode(CLUSTER, document)
+        for (type_url, name), document in _shared(api).items():
+            if (type_url, name) not in self._versions:
+                encode(_MESSAGES[type_url], document)
         segments = segments_of(api) | ({ROOT_SEGMENT} if takes_hosts_whole(api) else set())
         for segment in segments:
             alone = self._document(segment, (api,))
@@ -101,7 +107,7 @@ class Publication:
     ) -> dict[str, tuple[CompiledApi, ...]]:
         """Serve these APIs in these shapes (None: not at all). The scopes rebuilt, with content."""
         dirty: set[str] = set()
-        loose: set[str] = set()  # clusters that may have lost their last user
+        loose: set[tuple[str, str]] = set()  # what may have lost its last user
         touched: dict[str, set[str]] = {}
         for api_id, new in shapes.items():
             old = self.served.get(api_id)
@@ -113,7 +119,7 @@ class Publication:
                 self._members[segment].add(api_id)
             dirty |= before | after
             touched[api_id] = set(before | after)
-            self._use_clusters(api_id, old, new, changes, loose)
+            self._use(api_id, old, new, changes, loose)
             if new is None:
                 self.served.pop(api_id, None)
             else:
@@ -123,7 +129,7 @@ class Publication:
             scope_name(segment): self._publish_scope(segment, changes) for segment in sorted(dirty)
         }
         self._alone.clear()
-        self._drop_clusters(loose, changes)
+        self._drop(loose, changes)
         for api_id, segments in touched.items():
             served = self.served.get(api_id)
             scopes = frozenset(scope_name(segment) for segment in segments)
@@ -134,32 +140,32 @@ class Publication:
             )
         return rebuilt
 
-    def _use_clusters(
+    def _use(
         self,
         api_id: str,
         old: CompiledApi | None,
         new: CompiledApi | None,
         changes: Changes,
-        loose: set[str],
+        loose: set[tuple[str, str]],
     ) -> None:
-        needed: Mapping[str, Document] = new.clusters if new is not None else {}
-        for name, document in needed.items():
-            self._cluster_users[name].add(api_id)
-            if (CLUSTER_URL, name) not in self._versions:  # its name is its digest
-                self._publish(CLUSTER_URL, name, encode(CLUSTER, document), changes)
-        for name in old.clusters if old is not None else ():
-            if name not in needed:
-                self._cluster_users[name].discard(api_id)
-                loose.add(name)
+        needed = _shared(new)
+        for (type_url, name), document in needed.items():
+            self._users[type_url, name].add(api_id)
+            if (type_url, name) not in self._versions:  # its name says all that it is
+                self._publish(type_url, name, encode(_MESSAGES[type_url], document), changes)
+        for key in _shared(old):
+            if key not in needed:
+                self._users[key].discard(api_id)
+                loose.add(key)
 
-    def _drop_clusters(self, loose: set[str], changes: Changes) -> None:
-        for name in sorted(loose):
-            if self._cluster_users.get(name):
+    def _drop(self, loose: set[tuple[str, str]], changes: Changes) -> None:
+        for key in sorted(loose):
+            if self._users.get(key):
                 continue
-            self._cluster_users.pop(name, None)
-            if self._versions.pop((CLUSTER_URL, name), None) is not None:
-                changes.upserts.pop((CLUSTER_URL, name), None)
-                changes.removals[CLUSTER_URL, name] = None
+            self._users.pop(key, None)
+            if self._versions.pop(key, None) is not None:
+                changes.upserts.pop(key, None)
+                changes.removals[key] = None
 
     def _root(
         self,
@@ -232,3 +238,11 @@ class Publication:
             changes.upserts[type_url, name] = Resource(type_url, name, version, body, needs)
             changes.removals.pop((type_url, name), None)
         return version
+
+
+def _shared(api: CompiledApi | None) -> dict[tuple[str, str], Document]:
+    """What `api` uses and may share with others, by type and name."""
+    if api is None:
+        return {}
+    secrets = {(SECRET_URL, name): document for name, document in api.secrets.items()}
+    return secrets | {(CLUSTER_URL, name): document for name, document in api.clusters.items()}
