@@ -9,14 +9,18 @@ import structlog
 
 from bus.events import ApiPublished
 from bus.resources.document import is_handle
+from bus.resources.faults import FieldFault
 from bus.resources.rest_api import RestApi
+from bus.resources.subscription import Subscription
+from bus.resources.subscription_plan import SubscriptionPlan
 from controller.auth import Principal
 from controller.errors import Conflict, Invalid, NotFound, Superseded
 from controller.model import ApiFilter, StoredApi
 from controller.overlaps import refuse_overlap
 from controller.ports import PolicyCatalogue, Record, UnitOfWork
+from controller.resources import ResourceFilter
 from controller.status import Deployments
-from controller.validation import accepted, rest_api
+from controller.validation import FAILED, accepted, rest_api
 
 log = structlog.get_logger()
 
@@ -86,7 +90,10 @@ class Apis:
     async def delete(
         self, handle: str, who: Principal, if_revision: int | None = None
     ) -> StoredApi:
-        """The tombstone of the API; its keys are revoked too. Raises NotFound, Superseded."""
+        """The tombstone of the API; its keys and subscriptions end, too.
+
+        Raises NotFound, Superseded.
+        """
         now = self.clock()
 
         def work(unit: UnitOfWork) -> StoredApi:
@@ -98,6 +105,10 @@ class Apis:
                     revoked = key.tombstone(now)
                     unit.put_key(revoked)
                     unit.tell(revoked.event())
+            for one in unit.resources(Subscription, ResourceFilter(api=handle)):
+                ended = one.tombstone(now)
+                unit.put_resource(ended)
+                unit.tell(ended.event())
             return gone
 
         row = await self.record.change(work)
@@ -137,6 +148,7 @@ class Apis:
                 f"RestAPI configuration with name '{name[0]}' and version '{name[1]}' "
                 "already exists"
             )
+        _refuse_unknown_plans(unit, api)
         if row.state == "deployed":
             refuse_overlap(api, document, unit.on_context(row.context))
         unit.put_api(row)
@@ -155,3 +167,13 @@ def _live(unit: UnitOfWork, handle: str, if_revision: int | None) -> StoredApi:
     if if_revision is not None and row.revision != if_revision:
         raise Superseded(f"Revision {if_revision} is superseded by revision {row.revision}")
     return row
+
+
+def _refuse_unknown_plans(unit: UnitOfWork, api: RestApi) -> None:
+    faults = [
+        FieldFault(f"spec.subscriptionPlans[{index}]", f"Subscription plan '{name}' not found")
+        for index, name in enumerate(api.spec.subscription_plans)
+        if unit.resource_named(SubscriptionPlan, name) is None
+    ]
+    if faults:
+        raise Invalid(FAILED, faults)

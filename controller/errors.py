@@ -10,6 +10,7 @@
     - Conflict              409
     - Superseded            412: `If-Match` names another revision
     - TooLarge              413
+  - UsageUnavailable        503: what was served cannot be read
   - StorageError
     - Raced                 somebody else wrote first: do it again
     - StorageUnavailable    transient: 503, back off and retry
@@ -93,6 +94,14 @@ class TooLarge(Refused):
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"The request body is larger than {limit_bytes} bytes")
+
+
+class UsageUnavailable(ControllerError):
+    """What was served cannot be read right now, or is not counted here."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"usage is unavailable: {reason}")
+        self.reason = reason
 
 
 class StorageError(ControllerError):

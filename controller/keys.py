@@ -15,6 +15,7 @@ from bus.resources.api_key import ApiKey, Lifetime
 from bus.resources.document import Document, is_handle
 from bus.resources.faults import FieldFault, InvalidResource, Model, parse
 from controller.apis import not_found, utc_now
+from controller.applications import refuse_foreign
 from controller.auth import Principal
 from controller.errors import Conflict, Forbidden, Invalid, NotFound
 from controller.model import StoredKey
@@ -84,7 +85,7 @@ class Keys:
     clock: Callable[[], datetime] = utc_now
 
     async def create(self, handle: str, document: dict[str, Any], who: Principal) -> Issued:
-        """A new key. Raises NotFound, Invalid, Conflict."""
+        """A new key. Raises NotFound, Invalid, Conflict, Forbidden."""
         wanted = _read(KeyRequest, document)
         now = self.clock()
         expires_at = _expiry(wanted, now)
@@ -94,6 +95,7 @@ class Keys:
 
         def work(unit: UnitOfWork) -> Issued:
             rows = _held(unit, handle)
+            refuse_foreign(unit, handle, wanted.display_name or name, who)
             before = next((row for row in rows if row.key.name == name), None)
             if before is not None and not before.revoked:
                 raise Conflict(f"API key '{name}' already exists for this API")
@@ -236,6 +238,8 @@ class Keys:
                 raise NotFound(f"API key '{name}' not found for API '{handle}'")
             _own(before, who)
             row = StoredKey(before.revision + 1, change(rows, before), now)
+            if row.key.application != before.key.application:
+                refuse_foreign(unit, handle, row.key.application, who)
             unit.put_key(row)
             unit.tell(row.event())
             used = self._used(rows, row.key.created_by, now)

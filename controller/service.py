@@ -24,6 +24,7 @@ from controller.measured import MeasuredRecord
 from controller.metrics import ControllerMetrics
 from controller.outbox import Relay
 from controller.ports import ControllerBus, PolicyCatalogue, Record
+from controller.quota import SubscriptionUsage
 from controller.rest.admin import create_admin_app, create_metrics_app
 from controller.rest.app import create_app
 from controller.settings import ControllerSettings
@@ -50,6 +51,8 @@ async def run(
     record: Record,
     catalogue: PolicyCatalogue,
     *,
+    gateway_id: str = "default",
+    usage: SubscriptionUsage | None = None,
     extra_routers: Sequence[APIRouter] = (),
     ready: Callable[[Ports], None] = lambda _: None,
 ) -> None:
@@ -84,6 +87,8 @@ async def run(
             keys=keys,
             users=users,
             metrics=metrics,
+            gateway_id=gateway_id,
+            usage=usage,
             extra_routers=extra_routers,
         ),
         create_admin_app(settings=settings, apis=apis, users=users, bus=bus),

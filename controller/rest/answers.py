@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from controller.documents import to_yaml
 from controller.model import StoredApi, StoredKey
+from controller.resources import AnyResource
 from controller.status import Deployments
 
 Json = dict[str, Any]
@@ -114,3 +115,17 @@ def key_view(row: StoredKey, now: datetime, plain: str | None = None) -> Json:
     }
     optional = {"externalRefId": key.external_ref_id, "issuer": key.issuer}
     return view | {name: value for name, value in optional.items() if value is not None}
+
+
+def resource_view(row: AnyResource, gateway_id: str = "") -> Json:
+    """A plan, a subscription or an application; of a token nothing, not even its digest.
+
+    `gateway_id`: the gateway it is of, for kinds whose contract shows it.
+    """
+    view = row.resource.model_dump(
+        mode="json", by_alias=True, exclude_none=True, exclude={"digest", "created_at"}
+    )
+    if gateway_id:
+        view["gatewayId"] = gateway_id
+    times = {"createdAt": moment(row.created_at), "updatedAt": moment(row.updated_at)}
+    return view | times | {"revision": row.revision}

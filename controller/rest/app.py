@@ -13,15 +13,19 @@ from starlette.middleware import Middleware
 
 from bus.resources.faults import field_path
 from controller.apis import Apis
+from controller.applications import Applications
 from controller.auth import Users, require
 from controller.errors import Invalid, Refused, StorageError, Unauthenticated
 from controller.keys import Keys
 from controller.metrics import ControllerMetrics, program_version
-from controller.rest import api_keys, rest_apis
+from controller.quota import SubscriptionUsage
+from controller.rest import api_keys, applications, rest_apis, subscription_plans, subscriptions
 from controller.rest.answers import answer, refusal
 from controller.rest.guards import Measure, SameOrigin
 from controller.rest.openapi import document
 from controller.settings import ControllerSettings
+from controller.subscription_plans import SubscriptionPlans
+from controller.subscriptions import Subscriptions
 
 log = structlog.get_logger()
 
@@ -38,9 +42,14 @@ def create_app(
     keys: Keys,
     users: Users,
     metrics: ControllerMetrics,
+    gateway_id: str = "default",
+    usage: SubscriptionUsage | None = None,
     extra_routers: Sequence[APIRouter] = (),
 ) -> FastAPI:
-    """The management API below BASE; `extra_routers` too, for admins and developers."""
+    """The management API below BASE; `extra_routers` too, for admins and developers.
+
+    `usage`: who counts what subscriptions use; None: nobody here.
+    """
     app = FastAPI(
         title="Signalbox management API",
         description="What the gateway serves: APIs, their keys, and on how many routers they are.",
@@ -55,10 +64,18 @@ def create_app(
     app.state.settings = settings
     app.state.apis = apis
     app.state.keys = keys
+    app.state.subscription_plans = SubscriptionPlans(apis.record, apis.clock)
+    app.state.subscriptions = Subscriptions(apis.record, apis.clock)
+    app.state.subscription_usage = usage
+    app.state.applications = Applications(apis.record, apis.clock)
+    app.state.gateway_id = gateway_id
     app.state.users = users
     app.state.metrics = metrics
     app.include_router(rest_apis.router(BASE))
     app.include_router(api_keys.router(BASE))
+    app.include_router(subscription_plans.router(BASE))
+    app.include_router(subscriptions.router(BASE))
+    app.include_router(applications.router(BASE))
     app.include_router(rest_apis.fleet(BASE))
     for router in extra_routers:
         app.include_router(

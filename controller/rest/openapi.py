@@ -1,6 +1,6 @@
 """The OpenAPI document: bodies are read by us, so their schemas are said here."""
 
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -8,7 +8,12 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from bus.resources.rest_api import RestApi
+from bus.resources.subscription import SubscriptionStatus
+from bus.resources.subscription_plan import PlanStatus, ThrottleUnit
+from controller.applications import ApplicationRequest
 from controller.keys import KeyExpiry, KeyRequest
+from controller.subscription_plans import SubscriptionPlanRequest
+from controller.subscriptions import SubscriptionCreateRequest, SubscriptionUpdateRequest
 
 Json = dict[str, Any]
 
@@ -77,9 +82,15 @@ def listing(plural: str, schema: str) -> Json:
     return {"description": f"All {plural} that pass the filters", "content": content}
 
 
+def deleted() -> Json:
+    """An answer without content."""
+    return {"description": "Deleted"}
+
+
 def extra(
     *,
     named: bool = False,
+    path: str = "",
     key: bool = False,
     precondition: bool = False,
     body: str = "",
@@ -88,6 +99,7 @@ def extra(
     """What FastAPI cannot see of an operation: its path, its precondition, its body."""
     parameters = [
         *([_ID] if named or key else []),
+        *([_parameter(path, "path", "Given when it was created", required=True)] if path else []),
         *([_KEY_NAME] if key else []),
         *([_IF_MATCH] if precondition else []),
     ]
@@ -113,6 +125,8 @@ _TIME = _text(format="date-time")
 _OPTIONAL_TIME = {"type": ["string", "null"], "format": "date-time"}
 _COUNT: Json = {"type": "integer", "minimum": 0}
 _SUCCESS = _text(const="success")
+_NULLABLE = {"type": ["string", "null"]}
+_WRITTEN: Json = {"createdAt": _TIME, "updatedAt": _TIME, "revision": _COUNT}
 
 _ANSWERS: Json = {
     "FieldError": _object(["field", "message"], field=_text(), message=_text()),
@@ -186,6 +200,56 @@ _ANSWERS: Json = {
         remainingApiKeyQuota=_COUNT,
         apiKey=_ref("APIKey"),
     ),
+    "SubscriptionPlan": _object(
+        ["id", "planName", "stopOnQuotaReach", "status", "gatewayId", *_WRITTEN],
+        id=_text(),
+        planName=_text(),
+        billingPlan=_text(),
+        stopOnQuotaReach={"type": "boolean"},
+        throttleLimitCount=_COUNT,
+        throttleLimitUnit=_text(enum=list(get_args(ThrottleUnit))),
+        expiryTime=_TIME,
+        status=_text(enum=list(get_args(PlanStatus))),
+        gatewayId=_text(),
+        **_WRITTEN,
+    ),
+    "Subscription": _object(
+        ["id", "apiId", "status", "gatewayId", *_WRITTEN],
+        id=_text(),
+        apiId=_text(),
+        applicationId=_text(),
+        subscriptionPlanId=_text(),
+        billingCustomerId=_text(),
+        billingSubscriptionId=_text(),
+        status=_text(enum=list(get_args(SubscriptionStatus))),
+        gatewayId=_text(),
+        **_WRITTEN,
+    ),
+    "SubscriptionUsage": _object(
+        ["status", "subscriptionId", "apiId", "from", "used", "refused", "limit", "resetsAt"],
+        status=_SUCCESS,
+        subscriptionId=_text(),
+        apiId=_text(),
+        subscriptionPlanId=_NULLABLE,
+        planName=_NULLABLE,
+        **{"from": _TIME},
+        used=_COUNT,
+        refused=_COUNT,
+        limit={"type": ["integer", "null"], "description": "Null: unlimited"},
+        unit=_NULLABLE,
+        remaining={"type": ["integer", "null"]},
+        resetsAt=_TIME,
+        stopOnQuotaReach={"type": ["boolean", "null"]},
+    ),
+    "Application": _object(
+        ["id", "name", "attributes", *_WRITTEN],
+        id=_text(),
+        name=_text(),
+        owner=_text(),
+        description=_text(),
+        attributes={"type": "object", "additionalProperties": _text()},
+        **_WRITTEN,
+    ),
     "APIKeyListResponse": _object(
         ["status", "totalCount", "apiKeys"],
         status=_SUCCESS,
@@ -201,6 +265,10 @@ def _schemas() -> Json:
         "APIKeyCreationRequest": KeyRequest,
         "APIKeyUpdateRequest": KeyRequest,
         "APIKeyRegenerationRequest": KeyExpiry,
+        "SubscriptionPlanRequest": SubscriptionPlanRequest,
+        "SubscriptionCreateRequest": SubscriptionCreateRequest,
+        "SubscriptionUpdateRequest": SubscriptionUpdateRequest,
+        "ApplicationRequest": ApplicationRequest,
     }
     models, definitions = models_json_schema(
         [(model, "validation") for model in dict.fromkeys(bodies.values())],
@@ -211,7 +279,13 @@ def _schemas() -> Json:
         reference: str = models[model, "validation"]["$ref"]
         schemas[name] = schemas[reference.rpartition("/")[2]]
     for model in dict.fromkeys(bodies.values()):
-        schemas.pop(models[model, "validation"]["$ref"].rpartition("/")[2], None)
+        own = models[model, "validation"]["$ref"].rpartition("/")[2]
+        if own not in bodies:
+            schemas.pop(own, None)
+    schemas["SubscriptionPlanUpdateRequest"] = _partial(schemas["SubscriptionPlanRequest"])
+    schemas["SubscriptionUpdateRequest"] = _partial(schemas["SubscriptionUpdateRequest"])
+    schemas["ApplicationRequest"]["required"] = ["name"]
+    schemas["ApplicationUpdateRequest"] = _partial(schemas["ApplicationRequest"])
     request = schemas["RestAPIRequest"]
     # GET answers can be sent back: the status is not looked at
     with_status = {**request["properties"], "status": _ref("ResourceStatus")}
@@ -221,6 +295,11 @@ def _schemas() -> Json:
         "required": [*request.get("required", []), "status"],
     }
     return schemas | _ANSWERS
+
+
+def _partial(schema: Json) -> Json:
+    """A request that changes only what it names."""
+    return {key: value for key, value in schema.items() if key != "required"}
 
 
 def document(app: FastAPI) -> Json:

@@ -86,6 +86,23 @@ def test_every_operation_of_the_contract_is_documented(document: dict) -> None:
         ("DELETE", key),
         ("POST", f"{key}/regenerate"),
         ("GET", "/routers"),
+        ("POST", "/subscription-plans"),
+        ("GET", "/subscription-plans"),
+        ("GET", "/subscription-plans/{planId}"),
+        ("PUT", "/subscription-plans/{planId}"),
+        ("DELETE", "/subscription-plans/{planId}"),
+        ("POST", "/subscriptions"),
+        ("GET", "/subscriptions"),
+        ("GET", "/subscriptions/{id}"),
+        ("PUT", "/subscriptions/{id}"),
+        ("DELETE", "/subscriptions/{id}"),
+        ("GET", "/subscriptions/{id}/usage"),
+        ("POST", "/applications"),
+        ("GET", "/applications"),
+        ("GET", "/applications/{id}"),
+        ("PUT", "/applications/{id}"),
+        ("DELETE", "/applications/{id}"),
+        ("GET", "/applications/{id}/api-keys"),
     }
 
 
