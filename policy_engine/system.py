@@ -288,6 +288,10 @@ class SystemParameters(BaseModel):
     log_message_masked_headers: tuple[str, ...] = ()
     """Headers whose values `log-message` masks, beside those that are known to hold secrets."""
 
+    url_guardrail_private_addresses: bool = False
+    """Whether `url-guardrail` may contact servers on private, loopback and link-local addresses.
+    On, callers can find out which servers the gateway reaches."""
+
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         for what, parts in (
