@@ -4,11 +4,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from bus.events import ApiKeyIssued, ApiKeyRevoked, ApiPublished, ApiRetired, Event
+from bus.events import (
+    ApiKeyIssued,
+    ApiKeyRevoked,
+    ApiPublished,
+    ApiRetired,
+    ApplicationPublished,
+    ApplicationRetired,
+    Event,
+    SubscriptionPlanPublished,
+    SubscriptionPlanRetired,
+    SubscriptionPublished,
+    SubscriptionRetired,
+)
 from bus.resources.rest_api import RestApi
 
 Key = TypeVar("Key")
-KeyId = tuple[str, str, str]  # kind of API, API, name
 
 
 @dataclass(slots=True)
@@ -17,7 +28,8 @@ class Model:
 
     apis: dict[str, RestApi] = field(default_factory=dict)
     _api_revisions: dict[str, int] = field(default_factory=dict)
-    _key_revisions: dict[KeyId, int] = field(default_factory=dict)
+    _other_revisions: dict[tuple[str, ...], int] = field(default_factory=dict)
+    """Of keys, plans, subscriptions and applications, by the key of their events."""
     version: int = 0
     """The sum of all revisions: it grows with every change, and the controller has the same."""
 
@@ -28,14 +40,17 @@ class Model:
                 return self._want(api.id, event.revision, api)
             case ApiRetired():
                 return self._want(event.api_id, event.revision, None)
-            case ApiKeyIssued(api_key=key):
-                return self._newer(
-                    self._key_revisions, (key.api_kind, key.api_id, key.name), event.revision
-                )
-            case ApiKeyRevoked():
-                return self._newer(
-                    self._key_revisions, (event.api_kind, event.api_id, event.name), event.revision
-                )
+            case (
+                ApiKeyIssued()
+                | ApiKeyRevoked()
+                | SubscriptionPlanPublished()
+                | SubscriptionPlanRetired()
+                | SubscriptionPublished()
+                | SubscriptionRetired()
+                | ApplicationPublished()
+                | ApplicationRetired()
+            ):
+                return self._newer(self._other_revisions, event.key, event.revision)
             case _:
                 return False
 
