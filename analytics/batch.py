@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import unquote
 
+from analytics.recorded_headers import RecordedHeaders
 from bus.usage import APPLICATION_HEADER, RequestsServed, ServedGroup
 
 _SPECIFICS = re.compile(r"[{(\[].*", re.DOTALL)  # `rbac_access_denied_matched_policy[none]`
@@ -30,6 +31,7 @@ def requests_served(node: str, entries: Sequence[Any]) -> RequestsServed:
     upstream_us: list[int] = []
     request_bytes: list[int] = []
     response_bytes: list[int] = []
+    recorded = RecordedHeaders()
     for entry in entries:
         common, request, response = entry.common_properties, entry.request, entry.response
         key = (
@@ -51,6 +53,7 @@ def requests_served(node: str, entries: Sequence[Any]) -> RequestsServed:
         )
         request_bytes.append(request.request_headers_bytes + request.request_body_bytes)
         response_bytes.append(response.response_headers_bytes + response.response_body_bytes)
+        recorded.take(common, request.request_headers, response.response_headers)
     since_ms = min(max(min(at_ms), 0), _MOMENT_MAX)
     return RequestsServed(
         node=node,
@@ -70,6 +73,7 @@ def requests_served(node: str, entries: Sequence[Any]) -> RequestsServed:
         upstream_us=_column(upstream_us),
         request_bytes=_column(request_bytes),
         response_bytes=_column(response_bytes),
+        **recorded.fields(),
     )
 
 

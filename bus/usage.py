@@ -23,6 +23,10 @@ SUBSCRIPTION_HEADER = "x-signalbox-subscription"
 The listener strips it, too.
 """
 
+HEADER_FILTER_NAMESPACE = "signalbox.analytics"
+"""Dynamic metadata in which `analytics-header-filter` tells which headers are not to be recorded:
+use of the policy -> `request`, `response` -> `{mode, headers}`."""
+
 Moment = Annotated[int, Field(ge=0, lt=1 << 42)]  # Unix time in ms, up to the year 2109
 Column = tuple[Annotated[int, Field(ge=0, lt=1 << 48)], ...]
 """One number per request of the batch, in the order of the access log."""
@@ -57,6 +61,12 @@ class RequestsServed(Event, kind="usage.requests-served", family=Family.USAGE):
     upstream_us: Column  # of these, waiting for the upstream; 0 when none was called
     request_bytes: Column  # headers and body
     response_bytes: Column  # headers and body
+    request_headers: tuple[dict[str, str], ...] = ()
+    """The different sets of headers that requests came with, of those that are recorded."""
+    request_header_set: Column = ()  # index into `request_headers`; empty: nothing is recorded
+    response_headers: tuple[dict[str, str], ...] = ()
+    """The different sets of headers that answers had, of those that are recorded."""
+    response_header_set: Column = ()  # index into `response_headers`; empty: nothing is recorded
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -71,6 +81,10 @@ class RequestsServed(Event, kind="usage.requests-served", family=Family.USAGE):
                 raise ValueError(f"column {name} does not have {count} entries")
         if count and max(self.group) >= len(self.groups):
             raise ValueError("column group points beyond groups")
+        for name in ("request_header", "response_header"):
+            column, sets = getattr(self, f"{name}_set"), getattr(self, f"{name}s")
+            if column and (len(column) != count or max(column) >= len(sets)):
+                raise ValueError(f"column {name}_set does not fit {name}s")
         return self
 
 

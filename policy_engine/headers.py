@@ -20,6 +20,10 @@ APPLICATION_HEADER = f"{PRIVATE_PREFIX}application"
 _PRINTABLE = string.printable.strip().replace("%", "") + " "
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_SECRET = re.compile(
+    r"(?i)authorization|cookie|assertion|token|secret|passw|credential|signature|session"
+    r"|(api|subscription|access)[-_]?key"
+)
 _FRAMING = frozenset(
     {
         "connection",
@@ -53,6 +57,11 @@ def editable(name: str) -> str:
     if lower.startswith(PRIVATE_PREFIX):
         raise ValueError(f"names that start with {PRIVATE_PREFIX!r} are the gateway's own")
     return name
+
+
+def holds_secret(name: str) -> bool:
+    """Whether what is called `name`, a header or a parameter, is known to hold secrets."""
+    return _SECRET.search(name) is not None
 
 
 def _value(value: str) -> str:

@@ -1,5 +1,6 @@
 """The access log of a listener: every request, batched, to the analytics component over gRPC."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from bus.usage import APPLICATION_HEADER
@@ -8,9 +9,12 @@ _BUFFER_BYTES = 65_536  # about 150 requests per message
 _FLUSH_INTERVAL = "0.5s"
 
 
-def access_log_config(cluster: str) -> dict[str, Any]:
+def access_log_config(
+    cluster: str, request_headers: Iterable[str] = (), response_headers: Iterable[str] = ()
+) -> dict[str, Any]:
     """One `access_log` entry of the HTTP connection manager; `cluster` speaks HTTP/2.
 
+    `request_headers` and `response_headers` are recorded, beside who calls.
     Envoy gets no acknowledgements. What it flushes while nobody listens on the cluster's address
     is lost without a trace in its counters; while somebody holds the listening socket, Envoy keeps
     up to its stream window (16 MiB) and counts what it drops then (`logs_dropped`).
@@ -27,6 +31,10 @@ def access_log_config(cluster: str) -> dict[str, Any]:
                 "buffer_size_bytes": _BUFFER_BYTES,
                 "buffer_flush_interval": _FLUSH_INTERVAL,
             },
-            "additional_request_headers_to_log": [APPLICATION_HEADER],
+            "additional_request_headers_to_log": [
+                APPLICATION_HEADER,
+                *sorted(set(request_headers)),
+            ],
+            "additional_response_headers_to_log": sorted(set(response_headers)),
         },
     }

@@ -1,9 +1,20 @@
 """Settings of the router and of the service that configures it."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from policy_engine.headers import editable, holds_secret
+
+
+def _recordable(name: str) -> str:
+    if editable(name) and holds_secret(name):
+        raise ValueError(f"{name!r} holds secrets and is never recorded")
+    return name.lower()
+
+
+UsageHeader = Annotated[str, AfterValidator(_recordable)]
 
 
 class XdsSettings(BaseModel):
@@ -101,6 +112,13 @@ class XdsSettings(BaseModel):
 
     max_heap_mb: int = Field(default=1024, ge=64)
     """Memory at which the router stops taking requests, MiB; at 95 % it gives memory back."""
+
+    usage_request_headers: tuple[UsageHeader, ...] = ()
+    """Request headers that usage events record, such as `user-agent`; none that hold secrets.
+    Each makes events longer. The policy `analytics-header-filter` narrows it for an API."""
+
+    usage_response_headers: tuple[UsageHeader, ...] = ()
+    """Response headers that usage events record, such as `content-type`."""
 
     key_issuer_required: str = ""
     """Issuer whose API keys open APIs; keys of other issuers are refused. Empty: any issuer.

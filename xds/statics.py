@@ -38,7 +38,11 @@ class Statics:
         self._certificate = certificate
         self._authorities = authorities
         self._local_reply = local_reply
-        self._access_log = access_log_config(ACCESS_LOG_CLUSTER) if access_log else None
+        self._access_log = None
+        if access_log:
+            self._access_log = access_log_config(
+                ACCESS_LOG_CLUSTER, settings.usage_request_headers, settings.usage_response_headers
+            )
 
     def resources(self, root_hosts: str | None) -> list[Resource]:
         """All of them; `root_hosts` as in `xds.listener.listeners`."""

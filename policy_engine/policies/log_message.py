@@ -7,17 +7,13 @@ from urllib.parse import urlsplit
 import structlog
 from pydantic import Field, model_validator
 
-from policy_engine.headers import APPLICATION_HEADER, PRIVATE_PREFIX, HeaderName
+from policy_engine.headers import APPLICATION_HEADER, PRIVATE_PREFIX, HeaderName, holds_secret
 from policy_engine.hooks import Exchange, Headers, Phase, PythonPolicy
 from policy_engine.policy import Document, FailureMode, Parameters, Version
 
 Flow = Literal["REQUEST", "RESPONSE"]
 
 _MASK = "***"
-_SECRET_HEADERS = frozenset({"authorization", "cookie", "set-cookie", "x-jwt-assertion"})
-_SECRET = re.compile(
-    r"(?i)authorization|token|secret|passw|credential|signature|session|(api|subscription)[-_]?key"
-)
 _EVENTS = "text/event-stream"
 _TEXTUAL = re.compile(r"(?i)text/|.*(json|xml|javascript|graphql|yaml|x-www-form-urlencoded)")
 
@@ -179,7 +175,7 @@ def _trace_id(headers: Headers) -> str | None:
 
 
 def _is_secret(name: str, masked: set[str]) -> bool:
-    return name in _SECRET_HEADERS or name in masked or _SECRET.search(name) is not None
+    return name in masked or holds_secret(name)
 
 
 def _path(path: str) -> str:
