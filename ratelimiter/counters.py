@@ -80,7 +80,7 @@ class Rule:
 def rules(quota: Quota) -> tuple[Rule, ...]:
     """The rules of a quota, without repetitions, in the order of its limits."""
     made = (Rule(quota.algorithm, limit) for limit in quota.limits)
-    return tuple(dict.fromkeys(made))
+    return tuple({rule.name: rule for rule in made}.values())
 
 
 class Take(NamedTuple):

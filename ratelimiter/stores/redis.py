@@ -34,7 +34,6 @@ from ratelimiter.ports import Decided, Due
 from ratelimiter.stores.topology import Topology
 
 SCRIPT = files("ratelimiter.stores").joinpath("counters.lua").read_bytes()
-DIGEST = hashlib.sha1(SCRIPT).hexdigest().encode()  # noqa: S324 - how Redis names scripts
 _PROBE_KEY_MS = b"1000"
 _MERGE_BATCH = 100
 
@@ -49,6 +48,7 @@ class RedisStore:
 
     def __init__(self, topology: Topology, prefix: str) -> None:
         self.splits = topology.splits
+        self.script = SCRIPT
         self._topology = topology
         self._prefix = prefix
         self._clock_us = 0  # the latest that any server has said
@@ -60,7 +60,7 @@ class RedisStore:
     async def decide(self, place: Hashable, parts: Sequence[Part]) -> Decided:
         """One script call for all parts, or in a cluster one for each tag, in one round trip."""
         batches = list(self._batches(parts))
-        commands = [_call(self._words(batch), _keys(batch)) for _, batch in batches]
+        commands = [self._call(self._words(batch), _keys(batch)) for _, batch in batches]
         replies = await self._exchange(place, commands)
         standings: list[tuple[Standing, ...] | None] = [None] * len(parts)
         failed: Exception | None = None
@@ -96,7 +96,7 @@ class RedisStore:
                 words.append(b"%d" % len(due.counted))
                 for counted in due.counted:
                     words += [b"%d" % counted.at_us, _number(counted.hits)]
-            (reply,) = await self._exchange(place, [_call(words, keys)])
+            (reply,) = await self._exchange(place, [self._call(words, keys)])
             if isinstance(reply, Exception):
                 raise away(reply) from reply
 
@@ -119,6 +119,16 @@ class RedisStore:
     async def aclose(self) -> None:
         """Close all connections."""
         await self._topology.aclose()
+
+    @property
+    def script(self) -> bytes:
+        """What decides, in Lua."""
+        return self._script
+
+    @script.setter
+    def script(self, text: bytes) -> None:
+        self._script = text
+        self._digest = hashlib.sha1(text).hexdigest().encode()  # noqa: S324 - Redis names it so
 
     # -- how it is said ------------------------------------------------------------------------
 
@@ -148,6 +158,9 @@ class RedisStore:
             words += part.fixed if part.fixed is not None else part.arguments(self._clock_us)
         return words
 
+    def _call(self, words: Sequence[bytes], keys: Sequence[bytes]) -> _Command:
+        return (b"EVALSHA", self._digest, b"%d" % len(keys), *keys, *words)
+
     def _arguments(self, rule: Rule) -> tuple[bytes, ...]:
         return rule.arguments(self._clock_us)
 
@@ -166,7 +179,7 @@ class RedisStore:
                     index for index, one in enumerate(replies) if isinstance(one, NoScriptError)
                 ]
                 if lost:
-                    again = [(b"SCRIPT", b"LOAD", SCRIPT), *(commands[index] for index in lost)]
+                    again = [(b"SCRIPT", b"LOAD", self._script), *(commands[index] for index in lost)]
                     for index, reply in zip(
                         lost, (await _round_trip(connection, again))[1:], strict=True
                     ):
@@ -228,10 +241,6 @@ def away(error: Exception) -> StoreAway:
     if cause == "full":
         said = "it is full (maxmemory is reached)"
     return StoreAway(said, cause)
-
-
-def _call(words: Sequence[bytes], keys: Sequence[bytes]) -> _Command:
-    return (b"EVALSHA", DIGEST, b"%d" % len(keys), *keys, *words)
 
 
 def _keys(batch: Sequence[Part]) -> list[bytes]:
