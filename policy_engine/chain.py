@@ -1,9 +1,10 @@
 """All policies of one attachment, compiled: in written order, Python neighbours in one hop."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 
+from policy_engine.conditions import condition
 from policy_engine.errors import PolicyError, PolicyNotCompiled
 from policy_engine.hooks import Phase, Place, PythonPolicy
 from policy_engine.hop import Hop, HopPolicy
@@ -13,7 +14,6 @@ from policy_engine.policy import (
     Document,
     FailureMode,
     HttpFilter,
-    Mode,
     OwnPath,
     Policy,
     Preflight,
@@ -26,15 +26,28 @@ from policy_engine.policy import (
 
 
 @dataclass(frozen=True, slots=True)
-class Attached:
-    """A policy as it stands in an API's document."""
+class Step:
+    """What one policy says of where requests go."""
 
-    policy: Policy
-    params: Document = field(default_factory=dict)  # as written, for the engine
-    condition: str | None = None  # CEL
-    mode: Mode = "enforce"
-    failure_mode: FailureMode | None = None  # None: the policy's own
-    timeout_s: float | None = None  # None: the policy's own
+    way: str | None  # filter state that is set where the policy's condition held; None: always
+    routing: Routing
+    route_fields: Document
+    connections: Connections
+
+    def then(self, later: "Step") -> "Step":
+        """Both, `later` with the last word."""
+        return Step(
+            self.way,
+            self.routing.then(later.routing),
+            self.route_fields | later.route_fields,
+            self.connections.then(later.connections),
+        )
+
+    @property
+    def empty(self) -> bool:
+        """Whether it says nothing but that the path may have moved."""
+        quiet = replace(self.routing, moves_path=False) == Routing()
+        return quiet and not self.route_fields and self.connections == Connections()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +59,42 @@ class Chain:
     """Set: the chain ends here, lower levels do not run."""
     preflights: tuple[tuple[Preflight, tuple[HttpFilter, ...]], ...] = ()
     """Each preflight with the filters that stand before its policy."""
-    route_fields: Document = field(default_factory=dict)
-    routing: Routing = field(default_factory=Routing)
+    steps: tuple[Step, ...] = ()
     services: tuple[Service, ...] = ()
-    connections: Connections = field(default_factory=Connections)
     secrets: tuple[Secret, ...] = ()
     own_paths: tuple[tuple[OwnPath, tuple[HttpFilter, ...]], ...] = ()
     """Each with the filters up to and with those of its policy."""
     hops: tuple[Hop, ...] = ()  # of the Python policies among them
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """The conditions that decide where requests go, each once."""
+        return tuple(dict.fromkeys(one.way for one in self.steps if one.way is not None))
+
+    def taken(self, ways: Iterable[str] = ()) -> Step:
+        """Where requests go for which the conditions of `ways` held; later policies win."""
+        held = frozenset(ways)
+        taken = Step(None, Routing(), {}, Connections())
+        for one in self.steps:
+            if one.way is None or one.way in held:
+                taken = taken.then(one)
+        moves = any(one.routing.moves_path for one in self.steps)
+        return replace(taken, routing=replace(taken.routing, moves_path=moves))
+
+    @property
+    def routing(self) -> Routing:
+        """Where requests go as long as no condition holds."""
+        return self.taken().routing
+
+    @property
+    def route_fields(self) -> Document:
+        """Fields of Envoy's `RouteAction` as long as no condition holds."""
+        return self.taken().route_fields
+
+    @property
+    def connections(self) -> Connections:
+        """What is asked of connections as long as no condition holds."""
+        return self.taken().connections
 
 
 def compile_chain(policies: Iterable[Policy | Attached], scope: Scope) -> Chain:
@@ -63,10 +104,10 @@ def compile_chain(policies: Iterable[Policy | Attached], scope: Scope) -> Chain:
     )
     scope.attached = tuple(one.policy.name for one in attached)
     chain = Chain()
-    for run in _runs(attached):
-        name = run[0].policy.name
+    for run in _runs(attached, scope):
+        name = run.attached[-1].policy.name
         try:
-            chain = _extended(chain, run, scope)
+            chain = _with_hop(chain, run, scope) if run.python else _with_native(chain, run, scope)
         except PolicyError:
             raise
         except Exception as error:  # an installed policy may raise anything
@@ -81,17 +122,53 @@ def _as_written(policy: Policy) -> Document:
     return policy.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
-def _runs(attached: tuple[Attached, ...]) -> Iterator[tuple[Attached, ...]]:
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Neighbours that compile together: Python policies, or one part of a native one."""
+
+    attached: tuple[Attached, ...]
+    python: bool = False
+    gate: Gate | None = None
+    parts: tuple[Part, ...] = ()  # of the native policy
+
+
+def _runs(attached: tuple[Attached, ...], scope: Scope) -> Iterator[_Run]:
     """Native policies one by one, Python neighbours that fail alike together."""
 
-    def alike(one: Attached) -> FailureMode | None:
-        return failure_mode(one) if isinstance(one.policy, PythonPolicy) else None
+    def alike(item: Attached | _Run) -> FailureMode | None:
+        return failure_mode(item) if isinstance(item, Attached) else None
 
-    for mode, group in groupby(attached, alike):
+    for mode, group in groupby(_unfolded(attached, scope), alike):
         if mode is None:
-            yield from ((one,) for one in group)
+            yield from (one for one in group if isinstance(one, _Run))
         else:
-            yield tuple(group)
+            yield from _hops(tuple(one for one in group if isinstance(one, Attached)))
+
+
+def _unfolded(attached: tuple[Attached, ...], scope: Scope) -> Iterator[Attached | _Run]:
+    """Python policies, those that look at conditions for native ones among them."""
+    for number, one in enumerate(attached):
+        if isinstance(one.policy, PythonPolicy):
+            yield one
+            continue
+        made = parts(one, f"condition.{scope.level}.{number}")
+        before = [part for part in made if part.phase != "response"]
+        yield from (probe for part in before for probe in part.probes)
+        yield _Run((one,), parts=made)
+        yield from (probe for part in made if part not in before for probe in part.probes)
+
+
+def _hops(neighbours: tuple[Attached, ...]) -> Iterator[_Run]:
+    """One hop, behind a gate if all have the same; apart only what Envoy alone can decide."""
+    found = [native_gate(one) for one in neighbours]
+    if len(set(found)) == 1 or any(speaks_to_envoy(one) for one in neighbours):
+        for gate, group in groupby(zip(found, neighbours, strict=True), lambda pair: pair[0]):
+            members = tuple(one for _, one in group)
+            if gate is not None:
+                members = tuple(replace(one, condition=None) for one in members)
+            yield _Run(members, python=True, gate=gate)
+    else:
+        yield _Run(neighbours, python=True)
 
 
 def failure_mode(one: Attached) -> FailureMode:
@@ -111,7 +188,7 @@ def hop_of(attached: Iterable[Attached], scope: Scope) -> Hop:
         if not isinstance(policy, PythonPolicy):
             raise PolicyNotCompiled(policy.name, "does not run in Python")
         policy.check(scope)
-        phases |= policy.phases()
+        phases |= policy.phases() | _phases_of_condition(one)
         namespaces += policy.namespaces
         policies.append(
             HopPolicy(
@@ -139,27 +216,102 @@ def hop_of(attached: Iterable[Attached], scope: Scope) -> Hop:
     return Hop(place, tuple(policies), frozenset(phases), tuple(dict.fromkeys(namespaces)))
 
 
-def _extended(chain: Chain, run: tuple[Attached, ...], scope: Scope) -> Chain:
-    filters: tuple[HttpFilter, ...]
-    hops: tuple[Hop, ...] = ()
-    if isinstance(run[0].policy, PythonPolicy):
-        hop = hop_of(run, scope)
-        hops = (hop,) if hop.phases else ()
-        filters = tuple(one.filter(scope) for one in hops)
-    else:
-        filters = run[0].policy.filters(scope)
+def _phases_of_condition(one: Attached) -> frozenset[Phase]:
+    """The bodies that must be there to evaluate the condition where the policy takes part."""
+    policy = one.policy
+    if one.condition is None or not isinstance(policy, PythonPolicy):
+        return frozenset()
+    try:
+        when = condition(one.condition)
+    except ValueError as error:
+        raise PolicyNotCompiled(policy.name, f"executionCondition {error}") from None
+    needed: set[Phase] = set()
+    if when.needs_request_body:
+        needed.add("request_body")
+    if when.needs_response_body and any(one.startswith("response") for one in policy.phases()):
+        needed.add("response_body")
+    return frozenset(needed)
+
+
+def _with_hop(chain: Chain, run: _Run, scope: Scope) -> Chain:
+    hop = hop_of(run.attached, scope)
+    filters: tuple[HttpFilter, ...] = ()
+    if hop.phases:
+        filters = (replace(hop.filter(scope), when=run.gate),)
+        chain = replace(chain, hops=(*chain.hops, hop))
     before = chain.filters
-    for policy in (one.policy for one in run):
-        chain = replace(
+    for one in run.attached:
+        conditional = run.gate is not None or one.condition is not None
+        if conditional and not _step(one.policy, scope, None).empty:
+            raise PolicyNotCompiled(one.policy.name, "it cannot have an executionCondition")
+        chain = _with_policy(chain, one.policy, scope, before, filters, way=None)
+    return replace(chain, filters=before + filters)
+
+
+def _with_native(chain: Chain, run: _Run, scope: Scope) -> Chain:
+    (one,) = run.attached
+    policy, before = one.policy, chain.filters
+    always = run.parts == (Part(None, None),)
+    if one.mode == "shadow":
+        made = policy.shadow(scope)
+    else:
+        made = policy.filters(scope) if always else conditional_filters(policy, scope)
+    filters = tuple(
+        one for part in run.parts for one in (made if always else under(part, made, policy))
+    )
+    if one.mode == "shadow":
+        return replace(
             chain,
-            answer=policy.answer() or policy.redirect(scope),
-            preflights=chain.preflights + tuple((one, before) for one in policy.preflights()),
-            route_fields=chain.route_fields | policy.route_fields(scope),
-            routing=chain.routing.then(policy.routing()),
+            filters=before + filters,
             services=chain.services + policy.services(scope),
-            connections=chain.connections.then(policy.connections()),
             secrets=chain.secrets + policy.secrets(scope),
-            own_paths=chain.own_paths
-            + tuple((one, before + filters) for one in policy.own_paths(scope)),
         )
-    return replace(chain, filters=before + filters, hops=chain.hops + hops)
+    way: str | None = None
+    if not run.parts:
+        return chain
+    if not always and not _step(policy, scope, None).empty:
+        way = f"signalbox.way.{scope.level}.{len(chain.steps)}"
+        for_route = HttpFilter(scope.unique(f"{policy.name}.way"), marking(way))
+        (part, *more) = (part for part in run.parts if part.phase != "response")
+        filters += under(part, (for_route,), policy)
+        del more
+    if always:
+        chain = replace(chain, answer=policy.answer() or policy.redirect(scope))
+        preflights = tuple((each, before) for each in policy.preflights())
+    else:
+        preflights = tuple((each, before + filters) for each in _asked_for(policy))
+    chain = replace(chain, preflights=chain.preflights + preflights)
+    chain = _with_policy(chain, policy, scope, before, filters, way=way)
+    return replace(chain, filters=before + filters)
+
+
+def _with_policy(
+    chain: Chain,
+    policy: Policy,
+    scope: Scope,
+    before: tuple[HttpFilter, ...],
+    filters: tuple[HttpFilter, ...],
+    *,
+    way: str | None,
+) -> Chain:
+    return replace(
+        chain,
+        steps=(*chain.steps, _step(policy, scope, way)),
+        services=chain.services + policy.services(scope),
+        secrets=chain.secrets + policy.secrets(scope),
+        own_paths=chain.own_paths
+        + tuple((one, before + filters) for one in policy.own_paths(scope)),
+    )
+
+
+def _step(policy: Policy, scope: Scope, way: str | None) -> Step:
+    return Step(way, policy.routing(), policy.route_fields(scope), policy.connections())
+
+
+def _asked_for(policy: Policy) -> tuple[Preflight, ...]:
+    """The one preflight of a policy with a condition: its filters answer if the condition holds."""
+    preflights = policy.preflights()
+    if not preflights:
+        return ()
+    widest = preflights[-1]
+    return (Preflight(f"{policy.name}-asked", widest.match_headers, _NOT_FOUND, lets_pass=True),)

@@ -94,6 +94,7 @@ def ext_proc(hop: Hop) -> Document:
     fields: dict[str, Any] = {
         "grpc_service": {"envoy_grpc": {"cluster_name": ENGINE_CLUSTER}, "timeout": "3600s"},
         "failure_mode_allow": hop.fails_open,
+        "status_on_error": {"code": "ServiceUnavailable"},
         "processing_mode": {
             "request_header_mode": "SEND",  # names the hop
             "response_header_mode": _sent(any(one.startswith("response") for one in needed)),
@@ -102,6 +103,8 @@ def ext_proc(hop: Hop) -> Document:
             "request_trailer_mode": "SKIP",
             "response_trailer_mode": "SKIP",
         },
+        "allow_mode_override": True,  # chunks or the whole body, as the headers say
+        "allow_content_length_header": True,  # the engine keeps it right
         "message_timeout": f"{slowest_s:.3f}s",
         "request_attributes": [f"'{HOP_ATTRIBUTE}{hop.name}'"],
         "mutation_rules": {"allow_all_routing": True, "allow_envoy": True},
@@ -120,5 +123,5 @@ def _sent(needed: bool) -> str:
 
 def _body_mode(phases: Collection[str], direction: str) -> str:
     if f"{direction}_body" in phases:
-        return "BUFFERED"
+        return "BUFFERED_PARTIAL"  # the engine says what becomes of one that is too long
     return "STREAMED" if f"{direction}_chunk" in phases else "NONE"

@@ -13,10 +13,19 @@ from policy_engine.policy import Document, Refusal, literal, typed
 WORDED_PREFIX = "policy:"
 """Response code details of answers that a policy gives in its own words begin so."""
 
+UNAVAILABLE = (
+    "Service Unavailable",
+    "A policy of the API cannot be evaluated. Please try again later.",
+)
+"""Error and message of a request whose Python policy could not be run, and that must not pass."""
+
 _CEL = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
 _JSON = "application/json"
 _WORDED = ("direct_response", "lua_response")
 _FIRST_ERROR = 400
+
+_ENGINE_AWAY = "ext_proc_error"
+"""Response code details begin so when the engine, or the time for its answer, is over."""
 
 _BY_STATUS: dict[int, tuple[str, str]] = {
     400: ("Bad Request", "The request is malformed"),
@@ -40,6 +49,12 @@ def local_reply_config(refusals: Iterable[Refusal]) -> Document:
     return {
         "mappers": [
             *(_mapper(_is(one), one.status, one.body, one.headers) for one in refusals),
+            _mapper(
+                f"response.code_details.startsWith({json.dumps(_ENGINE_AWAY)})",
+                503,
+                _body(*UNAVAILABLE),
+                (),
+            ),
             *(
                 _mapper(_unworded(f"response.code == {status}"), status, _body(*words), ())
                 for status, words in _BY_STATUS.items()

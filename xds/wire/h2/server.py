@@ -37,9 +37,17 @@ class H2Server:
         self._path: Path | None = None
         self._inode = 0
 
-    async def listen(self, path: Path | None, host: str, port: int, mode: int) -> None:
+    async def listen(
+        self, path: Path | None, host: str, port: int, mode: int, held: socket.socket | None = None
+    ) -> None:
         """Accept connections. Raises OSError."""
         loop = asyncio.get_running_loop()
+        if held is not None:
+            self._listener = await loop.create_unix_server(
+                self._connection, sock=held, backlog=_BACKLOG
+            )
+            self.address = f"unix:{held.getsockname()}"
+            return
         if path is None:
             self._listener = await loop.create_server(
                 self._connection, host, port, backlog=_BACKLOG
@@ -111,16 +119,18 @@ async def serve_stream(
     host: str = "127.0.0.1",
     port: int = 0,
     mode: int = _SOCKET_MODE,
+    held: socket.socket | None = None,
     limits: Limits | None = None,
     counters: Counters | None = None,
 ) -> AsyncIterator[H2Server]:
     """Serve a bidirectional streaming method; `factory` makes the handler of each call.
 
     Listens on the Unix socket `path`, with permissions `mode`, or else on `host` and `port` (0: a
-    free one). When the context ends, the server drains. Raises OSError.
+    free one); or on `held`, a bound Unix socket that somebody else keeps over our restarts. When
+    the context ends, the server drains. Raises OSError.
     """
     server = H2Server(factory, limits or Limits(), counters or Counters())
-    await server.listen(None if path is None else Path(path), host, port, mode)
+    await server.listen(None if path is None else Path(path), host, port, mode, held)
     try:
         yield server
     finally:

@@ -1,0 +1,417 @@
+"""One exchange with Envoy: messages in, hooks run, answers out.
+
+Hooks that are plain functions run at once, without a task; the first that has to wait makes the
+call a task, and what Envoy sends meanwhile waits its turn.
+"""
+# ruff: noqa: ANN401 - upb messages have no static type
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Generator
+from time import perf_counter
+from typing import Any, Final
+
+from policy_engine.engine.errors import TooSlow
+from policy_engine.engine.exchange import LiveExchange, LiveResponse
+from policy_engine.engine.messages import (
+    GO_ON,
+    NOTHING,
+    STREAMED,
+    Kind,
+    ProcessingRequest,
+    ReceivedHeaders,
+    changed,
+    hop_name,
+    immediate,
+)
+from policy_engine.engine.program import Program, Side
+from policy_engine.engine.running import (
+    ENGINE,
+    TOO_LONG_ANSWER,
+    TOO_LONG_REQUEST,
+    UNAVAILABLE,
+    Given,
+    Running,
+)
+from policy_engine.engine.runtime import Runtime
+from policy_engine.hooks import EXCHANGE_NAMESPACE, SHADOW_NAMESPACE
+from xds.wire.h2 import RpcRefused, Status, Stream
+
+Work = Generator[tuple[Awaitable[Any], float], Any, None]
+
+_EVENT_STREAM: Final = "text/event-stream"
+
+
+class Call:
+    """The StreamHandler of one call of the hop."""
+
+    __slots__ = (
+        "_chunked",
+        "_dropping",
+        "_exchange",
+        "_program",
+        "_published",
+        "_queue",
+        "_request_body",
+        "_running",
+        "_runtime",
+        "_stream",
+        "_task",
+    )
+
+    def __init__(self, runtime: Runtime, stream: Stream) -> None:
+        self._runtime = runtime
+        self._stream = stream
+        self._program: Program | None = None
+        self._exchange: LiveExchange | None = None
+        self._running: Running | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._queue: deque[bytes] | None = None
+        self._request_body = b""
+        self._chunked = False  # the body of this direction comes in chunks
+        self._dropping = False  # a policy has answered amid a streamed answer
+        self._published: dict[str, Any] = {}  # what Envoy knows
+
+    # -- xds.wire.h2.StreamHandler ----------------------------------------------------------------
+
+    def message(self, data: bytes) -> None:
+        """Envoy has sent a part of the request or of its answer."""
+        if self._task is not None:
+            if self._stream.hold(len(data)):
+                self._waiting().append(data)
+            return
+        work = self._work(ProcessingRequest.FromString(data))
+        try:
+            awaited = work.send(None)
+        except StopIteration:
+            return
+        self._stream.hold(len(data))
+        self._task = self._runtime.task(self._later(work, awaited))
+
+    def half_closed(self) -> None:
+        """Envoy needs no more answers."""
+        self._stream.finish()
+        self._end()
+
+    def lost(self) -> None:
+        """The request is over, or Envoy waits no longer."""
+        self._end()
+
+    def _end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    def _waiting(self) -> deque[bytes]:
+        if self._queue is None:
+            self._queue = deque()
+        return self._queue
+
+    async def _later(self, work: Work, awaited: tuple[Awaitable[Any], float]) -> None:
+        """Go on with `work`, which waits, and then with what has come meanwhile."""
+        try:
+            await _driven(work, awaited)
+            queue = self._waiting()
+            while queue and not self._stream.finished:
+                work = self._work(ProcessingRequest.FromString(queue.popleft()))
+                try:
+                    awaited = work.send(None)
+                except StopIteration:
+                    continue
+                await _driven(work, awaited)
+            self._task = None
+        except asyncio.CancelledError:
+            work.close()
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, Envoy gets an answer
+            self._stream.failed(error)
+
+    # -- the messages -----------------------------------------------------------------------------
+
+    def _work(self, request: Any) -> Work:
+        """Deal with one message; yields what has to be waited for, and for how long at most."""
+        started = perf_counter()
+        kind = request.WhichOneof("request")
+        if kind == "request_headers":
+            yield from self._request_headers(request)
+        elif self._program is None:
+            # the request was answered before it came here: its policies have not seen it
+            self._say(GO_ON.get(kind) or b"", last=True)
+        else:
+            if self._program.reads_metadata and self._exchange is not None:
+                self._exchange.forwarded_with(request)
+            if kind == "request_body":
+                yield from self._request_data(request.request_body)
+            elif kind == "response_headers":
+                yield from self._response_headers(request.response_headers)
+            elif kind == "response_body":
+                yield from self._response_data(request.response_body)
+            else:
+                raise RpcRefused(Status.UNIMPLEMENTED, f"{kind} is not asked for")
+        self._runtime.figures.requests_s.add(perf_counter() - started)
+
+    def _request_headers(self, request: Any) -> Work:
+        runtime = self._runtime
+        runtime.figures.requests += 1
+        program = runtime.programs.get(hop_name(request))
+        if program is None:
+            program = yield from self._unknown(hop_name(request))
+        self._program = program
+        message = request.request_headers
+        self._exchange = exchange = LiveExchange(
+            program.place,
+            ReceivedHeaders(message.headers.headers),
+            runtime.outside,
+            runtime.catalogue.system,
+        )
+        if program.reads_metadata:
+            exchange.forwarded_with(request)
+        self._running = running = Running(runtime, program, exchange)
+        if program.broken:
+            yield from self._broken(program)
+            return
+        side, ended = program.request, message.end_of_stream
+        body: bytes | None = None
+        given: Given | None = None
+        override = None
+        if side.mode != "none" and not ended:
+            length = _content_length(exchange.request.headers)
+            if side.mode == "whole" and length > runtime.max_body_bytes:
+                yield from self._answered(Given(TOO_LONG_REQUEST, ENGINE, 0), "request_headers")
+                return
+            self._chunked = side.mode == "chunks" or (
+                side.mode == "either" and length > runtime.max_body_bytes
+            )
+            if self._chunked:
+                exchange.request.headers.remove("content-length")
+                if side.mode == "either":
+                    override = ("request_body_mode", STREAMED)
+        if side.headers:
+            given, _ = yield from running.turns(side.headers, b"", last=True)
+        if given is None and ended and side.mode != "none":
+            given, body = yield from running.turns(side.body, b"", last=True)
+            if body:
+                exchange.request.headers.set("content-length", str(len(body)))
+        if given is not None:
+            yield from self._answered(given, "request_headers")
+            return
+        over = (ended or side.mode == "none") and program.response.idle
+        self._reply("request_headers", exchange.request.headers, body or None, override, last=over)
+
+    def _request_data(self, message: Any) -> Work:
+        program, exchange, running = self._known()
+        body: bytes = message.body
+        runtime, side, ended = self._runtime, program.request, message.end_of_stream
+        runtime.figures.body_bytes += len(body)
+        if self._chunked:
+            given, made = yield from self._chunk(side, body, ended)
+            last = ended and program.response.idle
+        else:
+            if len(body) > runtime.max_body_bytes:
+                yield from self._answered(Given(TOO_LONG_REQUEST, ENGINE, 0), "request_body")
+                return
+            if program.keeps_request_body:
+                running.request_body = body
+            given, made = yield from running.turns(side.body, body, last=True)
+            last = program.response.idle
+            if made is not None:
+                exchange.request.headers.set("content-length", str(len(made)))
+        if given is not None:
+            yield from self._answered(given, "request_body")
+            return
+        self._reply("request_body", exchange.request.headers, made, None, last=last)
+
+    def _response_headers(self, message: Any) -> Work:
+        program, exchange, running = self._known()
+        runtime, side, ended = self._runtime, program.response, message.end_of_stream
+        headers = ReceivedHeaders(message.headers.headers)
+        exchange.response = LiveResponse(headers)
+        body: bytes | None = None
+        given: Given | None = None
+        override = None
+        self._chunked = False
+        last = ended or side.mode == "none"
+        if not last:
+            too_long = _content_length(headers) > runtime.max_body_bytes
+            self._chunked = side.mode == "chunks" or (
+                side.mode == "either" and (too_long or _is_event_stream(headers))
+            )
+            if self._chunked:
+                headers.remove("content-length")
+                if side.mode == "either":
+                    override = ("response_body_mode", STREAMED)
+            elif too_long:
+                yield from self._answer_too_long("response_headers")
+                return
+        if side.headers:
+            given, _ = yield from running.turns(side.headers, b"", last=True)
+        if given is None and ended and side.mode != "none":
+            given, body = yield from running.turns(side.body, b"", last=True)
+            if body and exchange.request.method == "HEAD":
+                body = None
+            if body:
+                headers.set("content-length", str(len(body)))
+        if given is not None:
+            yield from self._answered(given, "response_headers")
+            return
+        self._reply("response_headers", headers, body or None, override, last=last)
+
+    def _response_data(self, message: Any) -> Work:
+        program, exchange, running = self._known()
+        body: bytes = message.body
+        runtime, side, ended = self._runtime, program.response, message.end_of_stream
+        runtime.figures.body_bytes += len(body)
+        assert exchange.response is not None
+        headers = exchange.response.headers
+        if self._dropping:
+            self._say(NOTHING["response_body"], last=ended)
+            return
+        if self._chunked:
+            given, made = yield from self._chunk(side, body, ended)
+            if given is not None and not given.failed:
+                self._dropping, made, given = True, given.answer.body, None
+        else:
+            if len(body) > runtime.max_body_bytes:
+                yield from self._answer_too_long("response_body")
+                return
+            running.response_body = body
+            given, made = yield from running.turns(side.body, body, last=True)
+            ended = True
+            if made is not None:
+                headers.set("content-length", str(len(made)))
+        if given is not None:
+            yield from self._answered(given, "response_body")
+            return
+        self._reply("response_body", headers, made, None, last=ended)
+
+    def _chunk(
+        self, side: Side, body: bytes, ended: bool
+    ) -> Generator[tuple[Awaitable[Any], float], Any, tuple[Given | None, bytes | None]]:
+        _, _, running = self._known()
+        return (yield from running.turns(side.chunks, body, last=ended))
+
+    # -- answers ----------------------------------------------------------------------------------
+
+    def _reply(
+        self,
+        kind: Kind,
+        headers: Any,
+        body: bytes | None,
+        override: tuple[str, int] | None,
+        *,
+        last: bool,
+    ) -> None:
+        """Go on, with what the policies have changed. `last`: nothing else needs to come here."""
+        edits = headers.take_edits()
+        published = self._unpublished()
+        if edits or body is not None or override is not None or published:
+            self._say(
+                changed(kind, edits=edits, body=body, override=override, published=published),
+                last=last,
+            )
+        else:
+            self._say(GO_ON[kind], last=last)
+
+    def _say(self, reply: bytes, *, last: bool) -> None:
+        if last:
+            self._stream.send_and_finish(reply)
+        else:
+            self._stream.send(reply)
+
+    def _answered(self, given: Given, kind: Kind) -> Work:
+        """A policy has answered itself: those before it see its answer on the way back."""
+        program, _, running = self._known()
+        answer, by = given.answer, given.by
+        if given.failed:
+            self._runtime.figures.request_errors += 1
+        if program.response.idle or not given.position:
+            self._say(immediate(answer, by, published=self._unpublished()), last=True)
+            return
+        status, headers, body, by = yield from running.way_back(given, kind)
+        told = immediate(
+            answer,
+            by,
+            headers=headers,
+            body=body,
+            status=status,
+            published=self._unpublished(),
+        )
+        self._say(told, last=True)
+
+    def _answer_too_long(self, kind: Kind) -> Work:
+        """The upstream's answer cannot be buffered: it passes as it is, or is not given at all."""
+        program, exchange, _ = self._known()
+        if not program.opens:
+            yield from self._answered(Given(TOO_LONG_ANSWER, ENGINE, 0, failed=True), kind)
+            return
+        assert exchange.response is not None
+        self._reply(kind, exchange.response.headers, None, None, last=True)
+
+    def _broken(self, program: Program) -> Work:
+        if program.opens:
+            self._say(GO_ON["request_headers"], last=True)
+            return
+        given = Given(UNAVAILABLE, program.hop.policies[0].name, 0, failed=True)
+        yield from self._answered(given, "request_headers")
+
+    def _unknown(self, name: str) -> Generator[tuple[Awaitable[Any], float], Any, Program]:
+        runtime = self._runtime
+        try:
+            program: Program = yield runtime.wanted(name), runtime.hop_wait_s
+        except TooSlow:
+            runtime.figures.lookup_failures += 1
+            raise RpcRefused(Status.UNAVAILABLE, "hop not known") from None
+        return program
+
+    def _unpublished(self) -> dict[str, dict[str, Any]] | None:
+        """What Envoy does not know yet of what the policies have published."""
+        running = self._running
+        if running is None:
+            return None
+        told: dict[str, dict[str, Any]] = {}
+        published = running.exchange.published
+        if published and published != self._published:
+            self._published = dict(published)
+            told[EXCHANGE_NAMESPACE] = published
+        if running.shadow:
+            told[SHADOW_NAMESPACE] = running.shadow
+            running.shadow = {}
+        return told or None
+
+    def _known(self) -> tuple[Program, LiveExchange, Running]:
+        assert self._program is not None
+        assert self._exchange is not None
+        assert self._running is not None
+        return self._program, self._exchange, self._running
+
+
+async def _driven(work: Work, awaited: tuple[Awaitable[Any], float]) -> None:
+    """Wait for what `work` yields until it is done."""
+    while True:
+        awaitable, timeout_s = awaited
+        try:
+            try:
+                async with asyncio.timeout(timeout_s) as limit:
+                    value = await awaitable
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                awaited = work.throw(error)  # the policy itself has cancelled what it waits for
+            except TimeoutError as error:
+                awaited = work.throw(TooSlow(timeout_s) if limit.expired() else error)
+            except Exception as error:  # noqa: BLE001 - of a policy; `work` deals with it
+                awaited = work.throw(error)
+            else:
+                awaited = work.send(value)
+        except StopIteration:
+            return
+
+
+def _content_length(headers: Any) -> int:
+    text = headers.get("content-length")
+    return int(text) if text is not None and text.isdigit() else 0
+
+
+def _is_event_stream(headers: Any) -> bool:
+    return bool((headers.get("content-type") or "").lower().startswith(_EVENT_STREAM))

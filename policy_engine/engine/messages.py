@@ -1,0 +1,228 @@
+"""Envoy's external processing messages, as far as the engine reads and writes them.
+
+Requests are looked into only as far as a policy does; the answers that say "go on" are bytes made
+once. Source: https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/service/ext_proc/v3/external_processor.proto
+"""
+# ruff: noqa: ANN401 - upb messages have no static type
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Literal, Self
+
+import orjson
+from google.protobuf import json_format
+
+from policy_engine.hooks import Answer, Headers
+from policy_engine.hop import HOP_ATTRIBUTE
+from policy_engine.refusals import WORDED_PREFIX
+from xds.wire.messages import message_class
+
+Kind = Literal["request_headers", "request_body", "response_headers", "response_body"]
+KINDS: Final[tuple[Kind, ...]] = (
+    "request_headers",
+    "request_body",
+    "response_headers",
+    "response_body",
+)
+
+ProcessingRequest: Final = message_class("envoy.service.ext_proc.v3.ProcessingRequest")
+ProcessingResponse: Final = message_class("envoy.service.ext_proc.v3.ProcessingResponse")
+
+_ATTRIBUTES: Final = "envoy.filters.http.ext_proc"
+_OVERWRITE: Final = 2  # HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
+_REPLACE: Final = 1  # CommonResponse.ResponseStatus.CONTINUE_AND_REPLACE
+_SEND: Final = 1  # ProcessingMode.HeaderSendMode.SEND
+STREAMED: Final = 1  # ProcessingMode.BodySendMode
+_UNSENDABLE: Final = (":status", "content-length", "transfer-encoding", "connection")
+
+
+SavedHeaders = tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]] | None
+
+
+class ReceivedHeaders(Headers):
+    """Headers as Envoy sent them, decoded when a policy first asks for one."""
+
+    __slots__ = ("_decoded", "_received", "_told")
+
+    def __init__(self, received: Any) -> None:
+        """`received`: the entries of Envoy's HeaderMap."""
+        self._received = received
+        self._decoded = False
+        self._edits: dict[str, tuple[str, ...]] = {}
+        self._told: dict[str, tuple[str, ...]] | None = None
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[str, str]]) -> Self:
+        """Headers that Envoy has not seen yet; names in any case."""
+        made = cls(())
+        values = made._values  # decodes: nothing
+        for name, value in pairs:
+            lower = name.lower()
+            values[lower] = (*values.get(lower, ()), value)
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        """Only reached while `_values` is not there."""
+        if name != "_values":
+            raise AttributeError(name)
+        values: dict[str, tuple[str, ...]] = {}
+        for one in self._received:
+            key = one.key
+            value = one.raw_value.decode("utf-8", "surrogateescape")
+            values[key] = (*values[key], value) if key in values else (value,)
+        self._values = values
+        self._decoded = True
+        return values
+
+    def take_edits(self) -> dict[str, tuple[str, ...]]:
+        """What was changed since the last time."""
+        edits = self._edits
+        if edits:
+            self._told = {**(self._told or {}), **edits}
+            self._edits = {}
+        return edits
+
+    def every_edit(self) -> dict[str, tuple[str, ...]]:
+        """What was changed, also before `take_edits`."""
+        return {**(self._told or {}), **self._edits}
+
+    def saved(self) -> SavedHeaders:
+        """As they are now, for `restore`; None: nobody has looked at them."""
+        return (dict(self._values), dict(self._edits)) if self._decoded else None
+
+    def restore(self, saved: SavedHeaders) -> None:
+        """As they were when `saved` was taken."""
+        if saved is not None:
+            self._values, self._edits = saved
+        elif self._decoded:
+            del self._values
+            self._decoded, self._edits = False, {}
+
+
+def hop_name(request: Any) -> str:
+    """Which hop Envoy means; empty when it does not say."""
+    if _ATTRIBUTES in request.attributes:
+        for value in request.attributes[_ATTRIBUTES].fields.values():
+            text: str = value.string_value
+            if text.startswith(HOP_ATTRIBUTE):
+                return text[len(HOP_ATTRIBUTE) :]
+    return ""
+
+
+def metadata_of(request: Any) -> dict[str, Any]:
+    """Dynamic metadata that Envoy forwarded, by namespace."""
+    return {
+        name: json_format.MessageToDict(struct)
+        for name, struct in request.metadata_context.filter_metadata.items()
+    }
+
+
+def _bare(kind: Kind) -> bytes:
+    response = ProcessingResponse()
+    getattr(response, kind).SetInParent()
+    return bytes(response.SerializeToString())
+
+
+GO_ON: Final[Mapping[str, bytes]] = {kind: _bare(kind) for kind in KINDS}
+"""The answer to each kind of message that changes nothing."""
+
+
+def _cleared(kind: Kind) -> bytes:
+    response = ProcessingResponse()
+    getattr(response, kind).response.body_mutation.clear_body = True
+    return bytes(response.SerializeToString())
+
+
+NOTHING: Final[Mapping[str, bytes]] = {
+    kind: _cleared(kind) for kind in ("request_body", "response_body")
+}
+"""The answer to a chunk of a body that lets nothing of it pass."""
+
+
+def changed(
+    kind: Kind,
+    *,
+    edits: Mapping[str, tuple[str, ...]],
+    body: bytes | None = None,
+    override: tuple[str, int] | None = None,
+    published: Mapping[str, Mapping[str, Any]] | None = None,
+) -> bytes:
+    """The answer to a message of `kind` that changes something.
+
+    `body` takes the place of the body; with headers of a message without one it is added.
+    `override`: a field of ProcessingMode and its value, for what is still to come.
+    """
+    response = ProcessingResponse()
+    part = getattr(response, kind)
+    part.SetInParent()
+    if edits or body is not None:
+        common = part.response
+        if edits:
+            _write_edits(common.header_mutation, edits)
+        if body is not None:
+            if body:
+                common.body_mutation.body = body
+            else:
+                common.body_mutation.clear_body = True
+            if kind.endswith("headers"):
+                common.status = _REPLACE
+    if override is not None:
+        mode = response.mode_override
+        mode.request_header_mode = mode.response_header_mode = _SEND
+        setattr(mode, *override)
+    if published:
+        _publish(response, published)
+    return bytes(response.SerializeToString())
+
+
+def immediate(
+    answer: Answer,
+    policy: str,
+    *,
+    headers: Iterable[tuple[str, str]] | None = None,
+    body: bytes | None = None,
+    status: int | None = None,
+    published: Mapping[str, Mapping[str, Any]] | None = None,
+) -> bytes:
+    """The caller gets `answer`, of `policy`; the others take the place of parts of it."""
+    response = ProcessingResponse()
+    told = response.immediate_response
+    told.status.code = answer.status if status is None else status
+    told.body = answer.body if body is None else body
+    told.details = WORDED_PREFIX + policy
+    known: set[str] = set()
+    for name, value in answer.headers if headers is None else headers:
+        lower = name.lower()
+        if lower not in _UNSENDABLE:
+            _write(told.headers.set_headers.add(), lower, value, more=lower in known)
+            known.add(lower)
+    if published:
+        _publish(response, published)
+    return bytes(response.SerializeToString())
+
+
+def _write_edits(mutation: Any, edits: Mapping[str, tuple[str, ...]]) -> None:
+    for name, values in edits.items():
+        if not values:
+            mutation.remove_headers.append(name)
+        for position, value in enumerate(values):
+            _write(mutation.set_headers.add(), name, value, more=position > 0)
+
+
+def _write(option: Any, name: str, value: str, *, more: bool) -> None:
+    header = option.header
+    header.key = name
+    header.raw_value = value.encode("utf-8", "surrogateescape")
+    if more:
+        option.append.value = True
+    else:
+        option.append_action = _OVERWRITE
+
+
+def _publish(response: Any, published: Mapping[str, Mapping[str, Any]]) -> None:
+    """What is no JSON goes as text: nothing is lost because a policy published an object."""
+    try:
+        response.dynamic_metadata.update(published)
+    except (TypeError, ValueError):
+        response.dynamic_metadata.Clear()
+        plain = orjson.loads(orjson.dumps(published, default=str, option=orjson.OPT_NON_STR_KEYS))
+        response.dynamic_metadata.update(plain)
