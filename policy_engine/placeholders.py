@@ -1,0 +1,96 @@
+"""Personal data taken out of a text, and put back where its placeholders come up again."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Final
+
+import orjson
+
+from policy_engine.regex import Expression, Match, expression
+
+REDACTED: Final = "*****"
+_PLACEHOLDER: Final = r"\[[A-Z_]+_[0-9a-f]{4,8}\]"
+
+
+class Masking:
+    """What was found in the texts of one message; equal finds get equal placeholders."""
+
+    def __init__(self, entities: Mapping[str, Expression], *, redact: bool = False) -> None:
+        """`entities` say what to look for, by the name that placeholders carry."""
+        self._entities = entities
+        self._redact = redact
+        self._placeholders: dict[str, str] = {}  # by what they stand for
+        self._numbers: dict[str, int] = {}
+
+    @property
+    def originals(self) -> dict[str, str]:
+        """What each placeholder stands for."""
+        return {placeholder: original for original, placeholder in self._placeholders.items()}
+
+    def masked(self, text: str, *, taken: str = "") -> str:
+        """`text` with placeholders; those that occur in `taken` are not used.
+
+        Of finds that overlap the one that begins first counts, then that of the first entity.
+        """
+        finds = [
+            (match.start(), order, match.end(), entity, match.group())
+            for order, (entity, found) in enumerate(self._entities.items())
+            for match in found.finditer(text)
+        ]
+        if not finds:
+            return text
+        pieces: list[str] = []
+        at = 0
+        for start, _, end, entity, original in sorted(finds):
+            if start >= at:
+                pieces += (text[at:start], self._stands_for(original, entity, text + taken))
+                at = end
+        return "".join((*pieces, text[at:]))
+
+    def _stands_for(self, original: str, entity: str, taken: str) -> str:
+        if self._redact:
+            return REDACTED
+        while original not in self._placeholders:
+            number = self._numbers.get(entity, 0)
+            self._numbers[entity] = number + 1
+            placeholder = f"[{entity}_{number:04x}]"
+            if placeholder not in taken:
+                self._placeholders[original] = placeholder
+        return self._placeholders[original]
+
+
+class Originals:
+    """Puts back what placeholders stand for."""
+
+    def __init__(self, originals: Mapping[str, str]) -> None:
+        self._originals = originals
+        self._escaped = {
+            placeholder: orjson.dumps(original)[1:-1].decode()
+            for placeholder, original in originals.items()
+        }
+
+    def restored(self, text: str) -> str:
+        """`text` with the originals."""
+        return self._with(self._originals, text)
+
+    def restored_json(self, text: str) -> str:
+        """JSON text with the originals inside its strings."""
+        return self._with(self._escaped, text)
+
+    def begun(self, text: str) -> int:
+        """How many characters at the end of `text` may be the beginning of a placeholder."""
+        at = text.rfind("[", max(0, len(text) - self._longest))
+        if at < 0:
+            return 0
+        tail = text[at:]
+        return len(tail) if any(one.startswith(tail) for one in self._originals) else 0
+
+    def _with(self, originals: Mapping[str, str], text: str) -> str:
+        def original(match: Match) -> str:
+            return originals.get(match.group(), match.group())
+
+        return expression(_PLACEHOLDER).sub(original, text) if "[" in text else text
+
+    @cached_property
+    def _longest(self) -> int:
+        return max(map(len, self._originals), default=0)

@@ -1,0 +1,80 @@
+"""Patterns that users write: RE2, so that no text can make one slow.
+
+Source: https://github.com/google/re2/wiki/Syntax
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Annotated, Protocol, cast
+
+from pydantic import AfterValidator, Field
+
+_LARGEST_PROGRAM_BYTES = 1 << 20
+_KEPT = 512  # compiled patterns, least used forgotten first
+
+
+class Match(Protocol):
+    """Where a pattern was found."""
+
+    def start(self) -> int:
+        """In characters of text, or in bytes."""
+        ...
+
+    def end(self) -> int:
+        """Behind its last character."""
+        ...
+
+    def group(self) -> str:
+        """What was found."""
+        ...
+
+
+class Expression(Protocol):
+    """A compiled pattern: takes text, or its UTF-8 bytes, which is faster."""
+
+    pattern: str
+
+    def search(self, text: str | bytes) -> Match | None:
+        """The first place where it is found."""
+        ...
+
+    def finditer(self, text: str) -> "list[Match]":
+        """Every place where it is found."""
+        ...
+
+    def fullmatch(self, text: str) -> Match | None:
+        """The whole text, if it fits."""
+        ...
+
+    def split(self, text: str) -> list[str]:
+        """What stands between the places."""
+        ...
+
+    def sub(self, new: Callable[[Match], str], text: str) -> str:
+        """The text with every place replaced."""
+        ...
+
+
+@lru_cache(maxsize=_KEPT)
+def expression(pattern: str) -> Expression:
+    """`pattern` compiled. Raises ValueError: no RE2, or too large."""
+    import re2  # noqa: PLC0415 - only a few policies need it
+
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = _LARGEST_PROGRAM_BYTES
+    try:
+        return cast("Expression", re2.compile(pattern, options))
+    except re2.error as error:
+        reason = error.args[0]
+        text = reason.decode() if isinstance(reason, bytes) else str(reason)
+        raise ValueError(f"is not a regular expression of RE2: {text}") from None
+
+
+def _compiles(pattern: str) -> str:
+    expression(pattern)
+    return pattern
+
+
+Pattern = Annotated[str, Field(min_length=1, max_length=8192), AfterValidator(_compiles)]
+"""A regular expression in RE2 syntax, as text."""
