@@ -82,6 +82,11 @@ class Hop:
         """Whether requests pass while no engine answers."""
         return all(one.failure_mode == "open" for one in self.policies)
 
+    @property
+    def buffers(self) -> bool:
+        """Whether one of its policies needs a body as a whole."""
+        return not self.phases.isdisjoint(("request_body", "response_body"))
+
     def filter(self, scope: Scope) -> HttpFilter:
         """The call of the engine, at the hop's place in the chain."""
         return HttpFilter(scope.unique("python"), ext_proc(self))

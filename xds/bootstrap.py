@@ -1,6 +1,7 @@
 """What a router is started with: where its configuration comes from, and its own limits."""
 
 import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,20 +154,33 @@ def _tls(settings: XdsSettings, authority: Path, host: str) -> Document:
 
 def _service(name: str, path: Path | None, address: tuple[str, int] | None) -> Document:
     """A cluster for one of our own gRPC services."""
-    if path is not None:
-        where: Document = {"pipe": {"path": str(path)}}
-    elif address is not None:
-        where = {"socket_address": {"address": address[0], "port_value": address[1]}}
-    else:
+    if path is None and address is None:
         raise ValueError(f"{name} has neither a socket nor an address")
-    resolved = path is not None or (address is not None and address[0].replace(".", "").isdigit())
+    return service_cluster(name, [path] if path is not None else [address])
+
+
+def service_cluster(name: str, places: Sequence[Path | tuple[str, int] | None]) -> Document:
+    """A cluster for one of our own gRPC services that runs in all of `places`.
+
+    A place is a Unix socket, or a host and a port.
+    """
+    addresses: list[Document] = []
+    resolved = True
+    for place in places:
+        if isinstance(place, Path):
+            addresses.append({"pipe": {"path": str(place)}})
+        elif place is not None:
+            host, port = place
+            addresses.append({"socket_address": {"address": host, "port_value": port}})
+            resolved = resolved and host.replace(".", "").isdigit()
     return {
         "name": name,
         "type": "STATIC" if resolved else "STRICT_DNS",
         "connect_timeout": "1s",
+        **({"lb_policy": "LEAST_REQUEST"} if len(addresses) > 1 else {}),
         "load_assignment": {
             "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": where}}]}],
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": one}} for one in addresses]}],
         },
         "typed_extension_protocol_options": {
             _HTTP_OPTIONS: typed(

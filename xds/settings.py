@@ -110,6 +110,11 @@ class XdsSettings(BaseModel):
     max_downstream_connections: int = Field(default=50_000, ge=1)
     """Connections from clients at the same time; more are refused."""
 
+    engine_max_body_bytes: int = Field(default=1 << 20, ge=1 << 10)
+    """Longest body that Python policies get as a whole, bytes. Longer requests are answered with
+    413; longer answers pass where the policies fail open, else the caller gets 502. Routes without
+    such policies are not limited by it. Each request in flight may hold as much in memory."""
+
     max_heap_mb: int = Field(default=1024, ge=64)
     """Memory at which the router stops taking requests, MiB; at 95 % it gives memory back."""
 

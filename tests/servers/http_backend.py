@@ -44,6 +44,9 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = (("content-type", "application/json"),)
     body: bytes = b""
     delay_s: float = 0.0
+    chunks: tuple[bytes, ...] = ()
+    """Sent one by one, in chunked encoding, in place of `body`; the connection stays open."""
+    pause_s: float = 0.0  # between two chunks
 
 
 def echo(request: Received) -> Answer:
@@ -148,10 +151,30 @@ class _Connection(asyncio.Protocol):
         self._backend.requests.append(request)
         answer = self._backend.answer(request)
         bodiless = request.method == "HEAD"
-        if answer.delay_s > 0:
+        if answer.chunks:
+            self._stream(answer)
+        elif answer.delay_s > 0:
             asyncio.get_running_loop().call_later(answer.delay_s, self._send, answer, bodiless)
         else:
             self._send(answer, bodiless)
+
+    def _stream(self, answer: Answer) -> None:
+        lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
+        lines += [f"{name}: {value}" for name, value in answer.headers]
+        lines += ["transfer-encoding: chunked", "", ""]
+        self.transport.write("\r\n".join(lines).encode("latin-1"))
+        self._next_chunk(answer, 0)
+
+    def _next_chunk(self, answer: Answer, position: int) -> None:
+        if self.transport.is_closing():
+            return
+        chunk = answer.chunks[position]
+        self.transport.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
+        if position + 1 == len(answer.chunks):
+            self.transport.write(b"0\r\n\r\n")
+            return
+        loop = asyncio.get_running_loop()
+        loop.call_later(answer.pause_s, self._next_chunk, answer, position + 1)
 
     def _send(self, answer: Answer, bodiless: bool = False) -> None:
         if self.transport.is_closing():

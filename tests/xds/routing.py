@@ -9,10 +9,11 @@ import httpx
 import yaml
 
 from bus.resources.rest_api import PolicyRef, RestApi
-from policy_engine.chain import Attached
+from policy_engine.attached import Attached
 from policy_engine.errors import UnknownPolicy
 from policy_engine.system import SystemParameters
 from tests.servers.envoy import Envoy, envoy
+from tests.servers.secrets import given_secrets
 from xds.compile.api import CompiledApi, compile_api
 from xds.compile.scopes import (
     ROOT_SEGMENT,
@@ -93,6 +94,8 @@ async def router(
     catalogue: Any = None,
     mark_routes: bool = False,
     local_reply: dict[str, Any] | None = None,
+    access_log: dict[str, Any] | None = None,
+    more_clusters: Sequence[dict[str, Any]] = (),
 ) -> AsyncIterator[Router]:
     """Envoy with `apis`, on a free port; `mark_routes`: answers tell the route as `x-route`."""
     made = XdsSettings(
@@ -102,7 +105,7 @@ async def router(
     hosts = [host for one in compiled if takes_hosts_whole(one) for host in one.hosts]
     (listener,) = listeners(
         made,
-        access_log=None,
+        access_log=access_log,
         local_reply=local_reply,
         root_hosts=(host_pattern(hosts) or "") if hosts else None,
     )
@@ -119,7 +122,8 @@ async def router(
                     {"header": {"key": "x-route", "value": "%ROUTE_NAME%"}}
                 ]
     clusters = {name: doc for one in compiled for name, doc in one.clusters.items()}
-    config = {"static_resources": {"listeners": [listener], "clusters": list(clusters.values())}}
+    config = {"static_resources": {"listeners": [listener], "clusters": [*clusters.values(), *more_clusters]}}
+    given_secrets(config, {name: doc for one in compiled for name, doc in one.secrets.items()})
     async with envoy(config) as running:
         port = await running.port("http")
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:

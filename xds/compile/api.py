@@ -16,7 +16,8 @@ from bus.resources.rest_api import (
     RestApi,
 )
 from bus.route_key import RouteKey
-from policy_engine.chain import Attached, Chain, compile_chain
+from policy_engine.attached import Attached
+from policy_engine.chain import Chain, compile_chain
 from policy_engine.errors import PolicyError
 from policy_engine.policy import (
     Connections,
@@ -258,6 +259,9 @@ class _SiteWriter:
             }
             if per_filter:
                 document["typed_per_filter_config"] = per_filter
+            if any(one.buffers for one in (*self.api_chain.hops, *chain.hops)):
+                # else the listener's limit, which is small, would hold for whole bodies, too
+                document["request_body_buffer_limit"] = self.settings.engine_max_body_bytes
             order = (rank(parts), 1, -len(headers), position, form)
             yield self._route(order, parts, document, key)
 

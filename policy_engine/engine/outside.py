@@ -1,0 +1,110 @@
+"""The world as policies may use it: HTTP over pooled connections, and DNS."""
+
+import asyncio
+import ssl
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from policy_engine.hooks import Fetched, FetchFailed
+
+if TYPE_CHECKING:
+    import httpx
+
+_CONNECTIONS: Final = 200
+_IDLE_S: Final = 60.0
+_TRUSTS_KEPT: Final = 32  # clients, one for each way to trust servers
+
+
+class Internet:
+    """One per worker; connections are shared by all policies that trust the same."""
+
+    def __init__(self) -> None:
+        self._clients: OrderedDict[tuple[bool, str], httpx.AsyncClient] = OrderedDict()
+
+    async def fetch(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        timeout_s: float = 5.0,
+        verify: bool = True,
+        authorities: str = "",
+        max_body_bytes: int = 1 << 20,
+    ) -> Fetched:
+        """See `policy_engine.hooks.Outside`."""
+        import httpx  # noqa: PLC0415 - most policies ask nobody
+
+        try:
+            client = await self._client(verify, authorities)
+            async with (
+                asyncio.timeout(timeout_s),
+                client.stream(method, url, headers=headers, content=body or None) as answer,
+            ):
+                parts: list[bytes] = []
+                size = 0
+                async for part in answer.aiter_bytes():
+                    size += len(part)
+                    if size > max_body_bytes:
+                        raise FetchFailed(f"{url} answers more than {max_body_bytes} bytes")
+                    parts.append(part)
+        except TimeoutError as error:
+            raise FetchFailed(f"{url} did not answer within {timeout_s:g} s") from error
+        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError, ValueError) as error:
+            reason = str(error) or type(error).__name__
+            raise FetchFailed(f"{url} cannot be asked: {reason}") from error
+        told = {name.lower(): value for name, value in answer.headers.items()}
+        return Fetched(answer.status_code, told, b"".join(parts))
+
+    async def resolves(self, host: str, timeout_s: float) -> bool:
+        """See `policy_engine.hooks.Outside`."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return bool(await loop.getaddrinfo(host, None))
+        except (OSError, TimeoutError, UnicodeError):
+            return False
+
+    async def _client(self, verify: bool, authorities: str) -> "httpx.AsyncClient":
+        import httpx  # noqa: PLC0415 - most policies ask nobody
+
+        key = (verify, authorities)
+        client = self._clients.get(key)
+        if client is None:
+            trust: ssl.SSLContext | bool = verify
+            if verify and authorities:
+                trust = ssl.create_default_context(cadata=authorities)
+            client = self._clients[key] = httpx.AsyncClient(
+                verify=trust,
+                timeout=None,  # each call has its own
+                trust_env=False,
+                follow_redirects=False,
+                limits=httpx.Limits(
+                    max_connections=_CONNECTIONS,
+                    max_keepalive_connections=_CONNECTIONS,
+                    keepalive_expiry=_IDLE_S,
+                ),
+            )
+            if len(self._clients) > _TRUSTS_KEPT:
+                _, oldest = self._clients.popitem(last=False)
+                await oldest.aclose()
+        self._clients.move_to_end(key)
+        return client
+
+    async def close(self) -> None:
+        """No connection is left."""
+        for client in self._clients.values():
+            await client.aclose()
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[Internet]:
+    """An Internet for as long as the context lasts."""
+    internet = Internet()
+    try:
+        yield internet
+    finally:
+        await internet.close()
