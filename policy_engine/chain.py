@@ -1,9 +1,23 @@
-"""All policies of one attachment, compiled: in written order, Python neighbours in one hop."""
+"""All policies of one attachment, compiled: in written order, Python neighbours in one hop.
+
+What has a condition stands behind a gate: filters run only where it holds, and where requests go
+is decided by the route that Envoy looks for again behind it (`Step.way`).
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from policy_engine.attached import Attached
+from policy_engine.conditional import (
+    Part,
+    conditional_filters,
+    marking,
+    native_gate,
+    parts,
+    speaks_to_envoy,
+    under,
+)
 from policy_engine.conditions import condition
 from policy_engine.errors import PolicyError, PolicyNotCompiled
 from policy_engine.hooks import Phase, Place, PythonPolicy
@@ -13,6 +27,7 @@ from policy_engine.policy import (
     DirectAnswer,
     Document,
     FailureMode,
+    Gate,
     HttpFilter,
     OwnPath,
     Policy,
@@ -22,6 +37,15 @@ from policy_engine.policy import (
     Scope,
     Secret,
     Service,
+)
+
+WAYS_MAX = 4
+"""How many conditions may decide where one request goes: each doubles the routes."""
+
+_NOT_FOUND = DirectAnswer(
+    404,
+    '{"error":"Not Found","message":"No API operation matches this request"}',
+    (("content-type", "application/json"),),
 )
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
+from policy_engine.errors import PolicyNotCompiled
 from policy_engine.subscriptions import Subscriber
 from policy_engine.system import SystemParameters
 
@@ -24,6 +25,9 @@ Level = Literal["api", "operation"]
 Where = Literal["envoy", "python"]
 Mode = Literal["enforce", "shadow"]
 """Whether a policy refuses, or only reports that it would have."""
+
+Kind = Literal["guards", "answers", "changes"]
+"""What a policy is there for: to let requests pass or not, to answer always, or neither."""
 
 FailureMode = Literal["open", "closed"]
 """What becomes of a request whose Python policy failed or was too slow: it passes, or not."""
@@ -95,6 +99,15 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
+class Gate:
+    """When filters run: a condition that Envoy decides where they stand."""
+
+    expression: str  # a cel.expr.Expr, see `policy_engine.gates`; equal ones have equal text
+    on_error: bool = False
+    """Whether it holds where it cannot be decided, such as for want of a header."""
+
+
+@dataclass(frozen=True, slots=True)
 class HttpFilter:
     """One filter of a chain."""
 
@@ -102,6 +115,7 @@ class HttpFilter:
     config: Document  # with `@type`
     per_route: Document | None = None
     """For filters that read the route: goes to `typed_per_filter_config` under `name`."""
+    when: Gate | None = None  # None: always
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +259,8 @@ class Preflight:
     name: str
     match_headers: tuple[Document, ...]
     answer: DirectAnswer
+    lets_pass: bool = False
+    """Filters may have answered before; an operation for OPTIONS on the path goes first then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +295,8 @@ class Policy(Parameters):
     name: ClassVar[str]
     version: ClassVar[Version]
     runs: ClassVar[Where] = "envoy"
+    kind: ClassVar[Kind] = "guards"
+    """A condition that cannot be decided holds for policies that guard, and for no others."""
     refusals: ClassVar[tuple[Refusal, ...]] = ()
     source: ClassVar[str] = ""
     """Digest of the code, set by the gateway for policies of its watched folder."""
@@ -292,6 +310,26 @@ class Policy(Parameters):
     @abstractmethod
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """The filters of the policy, in the order requests meet them. Raises PolicyNotCompiled."""
+
+    def conditional(self, scope: Scope) -> tuple[HttpFilter, ...] | None:
+        """The filters where the policy has a condition; None: the same as ever.
+
+        Everything that the policy does by other means than filters, apart from where requests go,
+        has to be done by these. Raises PolicyNotCompiled.
+        """
+        del scope
+        return None
+
+    def shadow(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        """The filters in shadow mode: they look, report what would be refused, change nothing.
+
+        See `policy_engine.shadow`. Policies that only change things do nothing then. Raises
+        PolicyNotCompiled.
+        """
+        del scope
+        if self.kind != "changes":
+            raise PolicyNotCompiled(self.name, "it has no shadow mode")
+        return ()
 
     def services(self, scope: Scope) -> tuple[Service, ...]:
         """The servers that the policy's filters call."""

@@ -90,6 +90,17 @@ def readable(chain: Chain) -> dict[str, Any]:
                 return value
 
     whole = asdict(chain)
+    del whole["steps"]
+    taken = chain.taken(chain.ways)
+    whole |= {
+        "route_fields": taken.route_fields,
+        "routing": asdict(taken.routing),
+        "connections": asdict(taken.connections),
+    }
+    for one in _parts_of(whole):
+        for name, usual in (("when", None), ("lets_pass", False)):
+            if one.get(name, ...) == usual:
+                del one[name]
     if chain.routing == Routing():
         del whole["routing"]
     if not chain.services:
@@ -101,6 +112,17 @@ def readable(chain: Chain) -> dict[str, Any]:
     if not chain.hops:
         del whole["hops"]
     return dict(without_program(whole))
+
+
+def _parts_of(value: Any) -> Iterator[dict[str, Any]]:
+    match value:
+        case dict():
+            yield value
+            for one in value.values():
+                yield from _parts_of(one)
+        case list() | tuple():
+            for one in value:
+                yield from _parts_of(one)
 
 
 def messages(document: Any) -> Iterator[tuple[str, dict[str, Any]]]:
