@@ -254,6 +254,21 @@ class ConfigurationRejected(Event, kind="router.rejected", family=Family.ROUTER)
         return (self.node or "compiler",)
 
 
+class PolicyFaultsFound(Event, kind="router.policy-faults", family=Family.ROUTER):
+    """Files of policies that APIs use are broken or gone: all of them, and none beside them.
+
+    The last good version of a policy goes on, if there was one.
+    """
+
+    faults: dict[str, str]  # policy -> what is wrong with its file, with the traceback
+    apis: dict[str, tuple[str, ...]]  # API handle -> those of the policies that it uses
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """One per gateway; a router's key is a single token."""
+        return ("policies", "faults")
+
+
 # -- command: what is asked of others ----------------------------------------------------------
 
 

@@ -129,10 +129,13 @@ async def _serve(settings: Settings, names: Collection[str]) -> None:
     asyncio.get_running_loop().call_later(_NO_COLLECTION_MAX_S, gc.enable)
     from bus.jetstream import JetStreamBus  # noqa: PLC0415 - after logging is set up
     from policy_engine import catalogue as policies  # noqa: PLC0415
+    from policy_engine import watched  # noqa: PLC0415
 
     folder = DataFolder(settings.gateway.data.expanduser().absolute())
     folder.create()
     catalogue = policies.load(system=settings.policies)
+    own_policies = watched.folder_of(settings.policies, folder.root)
+    watched.add(catalogue, own_policies)
     gateway = settings.gateway
     expected = {*names, "demo"} if gateway.demo and CONTROLLER in names else set(names)
     readiness = Readiness(expected, lambda: _all_ready(folder, names))
@@ -148,6 +151,7 @@ async def _serve(settings: Settings, names: Collection[str]) -> None:
         record = None
         if CONTROLLER in names:
             record = await stores.enter_async_context(_record(settings, folder))
+        group.create_task(watched.keep_current(catalogue, own_policies), name="watch policies")
         for name, work in _components(
             settings, names, readiness, folder, bus, catalogue, record, totals
         ):

@@ -36,6 +36,11 @@ class DataFolder:
         return self.root / "jetstream"
 
     @property
+    def policies(self) -> Path:
+        """Policies of the operator's own, unless a setting names another folder."""
+        return self.root / "policies"
+
+    @property
     def client_file(self) -> Path:
         """Address and credentials for the client commands."""
         return self.root / "client.json"
@@ -84,7 +89,7 @@ class DataFolder:
                 self.root, f"its path is {too_long} bytes too long for Unix sockets in it"
             )
         try:
-            for folder in (self.root, self.run, self.logs):
+            for folder in (self.root, self.run, self.logs, self.policies):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             probe = self.run / ".writable"
             probe.write_bytes(b"")

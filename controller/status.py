@@ -11,6 +11,7 @@ from bus.events import (
     ConfigurationApplied,
     ConfigurationRejected,
     Event,
+    PolicyFaultsFound,
     RouterConnected,
     RouterDisconnected,
 )
@@ -51,6 +52,7 @@ class Standing:
     live: int  # connected routers that serve it
     total: int  # connected routers
     reason: str | None  # why it is refused, in the refuser's words
+    fault: str | None = None  # what is wrong with the files of its policies, served or not
 
     @property
     def outcome(self) -> Outcome:
@@ -68,17 +70,13 @@ class Fleet:
     rejections: dict[str, dict[str, Rejection]] = field(
         default_factory=lambda: defaultdict(dict)
     )  # API -> refuser -> what it refused
+    faults: dict[str, str] = field(default_factory=dict)  # API -> what is wrong with its policies
 
     def apply(self, event: Event) -> set[str] | None:
         """Take `event` in; the APIs it is about, None for all. Foreign events change nothing."""
         match event:
-            case RouterConnected(node=node, version=version):
-                known = self.routers.get(node)
-                if known is None or not known.connected:
-                    self.routers[node] = Router(node, version)
-                    return None
-                known.version = version or known.version
-                return set()
+            case RouterConnected():
+                return self._connected(event)
             case RouterDisconnected(node=node):
                 if node in self.routers:
                     self.routers[node].connected = False
@@ -90,8 +88,23 @@ class Fleet:
                 if known_one is None or known_one.revision <= revision:
                     self.rejections[api_id][node] = Rejection(revision, reason)
                 return {api_id}
+            case PolicyFaultsFound(faults=faults, apis=apis):
+                before = self.faults
+                self.faults = {
+                    api_id: "\n".join(f"policy {name!r}: {faults.get(name, '')}" for name in names)
+                    for api_id, names in apis.items()
+                }
+                return {*before, *self.faults}
             case _:
                 return set()
+
+    def _connected(self, event: RouterConnected) -> set[str] | None:
+        known = self.routers.get(event.node)
+        if known is None or not known.connected:
+            self.routers[event.node] = Router(event.node, event.version)
+            return None
+        known.version = event.version or known.version
+        return set()
 
     def _applied(self, event: ConfigurationApplied) -> set[str] | None:
         router = self.routers.get(event.node)
@@ -119,7 +132,8 @@ class Fleet:
             one for one in self.rejections.get(api_id, {}).values() if one.revision >= revision
         ]
         newest = max(refused, key=lambda one: one.revision, default=None)
-        return Standing(live, len(connected), newest.reason if newest else None)
+        fault = None if retired else self.faults.get(api_id)
+        return Standing(live, len(connected), newest.reason if newest else None, fault)
 
 
 class Deployments:

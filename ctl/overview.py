@@ -50,6 +50,11 @@ class Served:
         return [api for api in self.apis if api["status"].get("reason")]
 
     @property
+    def at_fault(self) -> list[Json]:
+        """The APIs whose policies come from files that are broken or gone."""
+        return [api for api in self.apis if api["status"].get("fault")]
+
+    @property
     def pending(self) -> list[Json]:
         """The APIs whose last revision is neither live everywhere nor refused."""
         return [
@@ -69,7 +74,7 @@ class Served:
     @property
     def well(self) -> bool:
         """Whether there is a router and everything is live."""
-        return bool(self.routers) and not self.refused and not self.pending
+        return bool(self.routers) and not (self.refused or self.pending or self.at_fault)
 
     def as_document(self) -> Json:
         """For programs."""
@@ -97,6 +102,10 @@ class Served:
                         "reason": api["status"]["reason"],
                     }
                     for api in self.refused
+                ],
+                "faults": [
+                    {"name": api["metadata"]["name"], "fault": api["status"]["fault"]}
+                    for api in self.at_fault
                 ],
             },
         }

@@ -292,6 +292,19 @@ class SystemParameters(BaseModel):
     """Whether `url-guardrail` may contact servers on private, loopback and link-local addresses.
     On, callers can find out which servers the gateway reaches."""
 
+    policies_folder: Path | None = None
+    """Folder of policies of your own, watched while the gateway runs: Python files and packages,
+    see `docs/writing-policies.md`. Unset: `policies` in the data folder. Its code runs inside the
+    gateway with all its rights; a folder or file that everybody may write to is refused."""
+
+    policies_poll_s: float = Field(default=0.5, ge=0.05)
+    """How often `policies_folder` is looked at, seconds; a change takes effect when nothing changed
+    between two looks. A look costs about 10 microseconds a file."""
+
+    policies_import_timeout_s: float = Field(default=10, gt=0)
+    """How long the import of one file of `policies_folder` may take, seconds; then the file is
+    refused and its last good version goes on."""
+
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         for what, parts in (

@@ -28,6 +28,7 @@ from policy_engine.sources import (
     read,
     refuse_if_open_to_all,
 )
+from policy_engine.system import SystemParameters
 from policy_engine.trial import Failure, failures
 
 log = structlog.get_logger()
@@ -277,7 +278,10 @@ class WatchedFolder:
                 broken[entry] = BrokenPolicy(
                     known.name, known.source, known.reason, known.traceback, names, serving=True
                 )
-            elif not (self.folder / f"{entry}.py").exists() and not (self.folder / entry).exists():
+            elif not any(
+                os.path.lexists(self.folder / name)  # never raises
+                for name in (f"{entry}.py", entry)
+            ):
                 broken[entry] = BrokenPolicy(
                     policy_name(entry), origin, _GONE, _GONE, names, serving=True, gone=True
                 )
@@ -294,6 +298,16 @@ class WatchedFolder:
 def policy_name(entry: str) -> str:
     """What a policy in `entry` is usually called: `word_filter` -> `word-filter`."""
     return entry.replace("_", "-")
+
+
+def folder_of(system: SystemParameters, data: Path) -> WatchedFolder:
+    """The folder that is configured, of the gateway whose data folder is `data`."""
+    return WatchedFolder(
+        system.policies_folder or data / "policies",
+        Kept(data / "policies-kept"),
+        import_timeout_s=system.policies_import_timeout_s,
+        poll_s=system.policies_poll_s,
+    )
 
 
 def add(catalogue: Catalogue, folder: WatchedFolder) -> None:

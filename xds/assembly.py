@@ -3,10 +3,13 @@
 An API that cannot be compiled, or that a router refuses, is served in its last good shape, with
 the keys of today. When several changed APIs of one scope are under suspicion, all go back and are
 put in again one by one: convicted is only who is alone beside what was accepted before.
+
+The code of a policy may change under a revision. If the revision is then refused, the shape that
+routers took stays as it is, for as long as its keys and subscriptions do.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,6 +42,9 @@ class Source:
     api: RestApi
 
 
+Callers = tuple[tuple[Credential, ...], tuple[Subscriber, ...]]
+
+
 class LastGood(Protocol):
     """Remembers, beyond this process, what is served while a newer revision is refused."""
 
@@ -67,6 +73,8 @@ class Assembly:
         self._held: dict[str, int] = {}  # API -> the revision that is refused
         self._good: dict[str, Source] = last_good.load()
         self._sources: dict[str, Source] = {}  # of what is served
+        self._callers: dict[str, Callers] = {}  # for whom that was compiled
+        self._good_shapes: dict[str, tuple[CompiledApi, Callers]] = {}
         self._taken: dict[str, dict[str, CompiledApi]] = defaultdict(dict)
         """Scope -> API -> its shape as a router has acknowledged it there."""
         self._contents: dict[str, dict[str, tuple[CompiledApi, ...]]] = defaultdict(dict)
@@ -78,6 +86,11 @@ class Assembly:
     def root_hosts(self) -> str | None:
         """See Publication."""
         return self._publication.root_hosts
+
+    @property
+    def held(self) -> Mapping[str, int]:
+        """The revisions that are refused, by API."""
+        return self._held
 
     def update(self, wanted: Mapping[str, Wanted]) -> Changes:
         """Serve the APIs as `wanted`. One that cannot be is refused; the others do not notice."""
@@ -94,6 +107,13 @@ class Assembly:
             if one.api is None:  # its absence is what is to be live
                 changes.expected[api_id] = (one.revision, changes.expected[api_id][1])
         return changes
+
+    def reconsider(self, api_ids: Collection[str]) -> frozenset[str]:
+        """Policies of these APIs have changed: what was refused may be good when it is next put.
+
+        Those that were refused.
+        """
+        return frozenset(one for one in api_ids if self._held.pop(one, None) is not None)
 
     def acknowledged(self, scope: str, version: str | None) -> Changes:
         """A router took `scope` at `version` (None: took it away)."""
@@ -131,6 +151,7 @@ class Assembly:
         if wanted.api is None:
             self._held.pop(api_id, None)
             self._good.pop(api_id, None)
+            self._good_shapes.pop(api_id, None)
             self._last_good.forget(api_id)
             return None
         if self._held.get(api_id) == wanted.revision:
@@ -163,6 +184,7 @@ class Assembly:
         except Exception as error:
             raise NotCompiled(api_id, f"{type(error).__name__}: {error}") from error
         self._sources[api_id] = source
+        self._callers[api_id] = _callers(callers)
         return shape
 
     def _fallback(self, api_id: str) -> CompiledApi | None:
@@ -173,7 +195,15 @@ class Assembly:
         try:
             return self._compiled(api_id, good, self._wanted[api_id])
         except NotCompiled:
+            return self._good_shape(api_id)
+
+    def _good_shape(self, api_id: str) -> CompiledApi | None:
+        """What routers took last, if its keys and subscriptions are those of today."""
+        shape, callers = self._good_shapes.get(api_id, (None, None))
+        if shape is None or callers is None or callers != _callers(self._wanted[api_id]):
             return None
+        self._sources[api_id], self._callers[api_id] = self._good[api_id], callers
+        return shape
 
     def _hold(self, api_id: str, revision: int, reason: str, changes: Changes) -> None:
         self._held[api_id] = revision
@@ -192,8 +222,11 @@ class Assembly:
     def _instead(self, one: CompiledApi) -> CompiledApi | None:
         """What to serve instead of a shape that was refused: never the same again."""
         good = self._good.get(one.api_id)
-        if good is None or good.revision == one.revision:
+        if good is None:
             return None
+        if good.revision == one.revision:  # its policies have changed, or its keys
+            shape = self._good_shape(one.api_id)
+            return None if shape is one else shape
         return self._fallback(one.api_id)
 
     def _try_next(self, scope: str, changes: Changes) -> None:
@@ -230,6 +263,7 @@ class Assembly:
             if self._is_good(one):
                 api_id = one.api_id
                 self._good[api_id] = self._sources[api_id]
+                self._good_shapes[api_id] = one, self._callers[api_id]
                 if self._sources[api_id].revision == self._wanted[api_id].revision:
                     self._last_good.forget(api_id)
 
@@ -239,3 +273,7 @@ class Assembly:
         return self._publication.served.get(api_id) is one and all(
             self._taken[scope].get(api_id) is one for scope in self._publication.scopes_of(api_id)
         )
+
+
+def _callers(wanted: Wanted) -> Callers:
+    return wanted.credentials, wanted.subscribers

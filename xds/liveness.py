@@ -46,6 +46,12 @@ class Liveness:
         for router in self._routers.values():
             router.live.pop(api_id, None)
 
+    def tell_again(self, api_ids: Iterable[str]) -> None:
+        """What is live of these is news when it is next settled, though it may be as before."""
+        for router in self._routers.values():
+            for api_id in api_ids:
+                router.live.pop(api_id, None)
+
     def publish(self, scope: str, version: str | None) -> None:
         """`scope` is to be at `version` from now on; None: not to be."""
         if version is None:

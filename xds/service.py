@@ -4,13 +4,12 @@ What can happen, all through one inbox, one at a time:
 * an event of `state.*`: the model changes, the changed APIs are compiled and pushed
 * a router connects, disconnects, acknowledges or refuses: told on the bus as `router.*`
 * a key or plan expires: its APIs are compiled again without it
+* the code of policies changes: their APIs are compiled again
 * somebody asks for a full report
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -23,11 +22,13 @@ from bus.events import (
     ConfigurationApplied,
     ConfigurationRejected,
     Event,
+    PolicyFaultsFound,
     RouterConnected,
     RouterDisconnected,
     RouterReportRequested,
 )
 from bus.ports import Bus
+from bus.resources.rest_api import RestApi
 from bus.subjects import Family, pattern
 from policy_engine.policy import Refusal
 from policy_engine.refusals import local_reply_config
@@ -39,6 +40,15 @@ from xds.certificates import Certificate, check_service, development, load, upst
 from xds.compile.api import Catalogue as CompilesFrom
 from xds.compile.scopes import HEALTH_SEGMENT, SCOPE, health_scope, scope_name
 from xds.errors import BadCertificate
+from xds.inbox import (
+    Applied,
+    Connected,
+    Disconnected,
+    Expired,
+    Inbox,
+    PoliciesChanged,
+    Rejected,
+)
 from xds.last_good import LastGoodFolder
 from xds.liveness import Liveness
 from xds.model import Model
@@ -52,83 +62,25 @@ log = structlog.get_logger()
 _REPORT_CHUNK = 2_000  # APIs in one report event; keeps it well below the broker's message limit
 _COMPILE_CHUNK = 200  # APIs compiled before the loop lets others run
 _RETRY_S = 1.0
+_FAULT_CHARACTERS = 4_000  # the reason comes first, then its traceback
 _LONGEST_TIMER_S = 86_400.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Connected:
-    node: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Disconnected:
-    node: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Applied:
-    node: str
-    resources: Mapping[tuple[str, str], str | None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Rejected:
-    node: str
-    type_url: str
-    name: str
-    version: str
-    reason: str
 
 
 class Catalogue(CompilesFrom, Protocol):
     """Where policies come from, and how their refusals are dressed."""
 
+    @property
+    def troubles(self) -> Mapping[str, str]:
+        """What is wrong with the files that policies come from, by policy."""
+        ...
+
     def refusals(self) -> tuple[Refusal, ...]:
         """Of all policies and of the gateway itself."""
         ...
 
-
-class _Expired:
-    """Some keys have expired."""
-
-
-_Item = Event | _Connected | _Disconnected | _Applied | _Rejected | _Expired
-
-
-class Inbox:
-    """Everything that happens, in one queue; also what the ADS server reports to."""
-
-    def __init__(self) -> None:
-        self._items: asyncio.Queue[_Item] = asyncio.Queue()
-
-    def put(self, item: _Item) -> None:
-        """Add `item`; never blocks."""
-        self._items.put_nowait(item)
-
-    async def batch(self) -> list[_Item]:
-        """All that is there now, at least one; a lone change is never held back for more."""
-        items = [await self._items.get()]
-        with suppress(asyncio.QueueEmpty):
-            while True:
-                items.append(self._items.get_nowait())
-        return items
-
-    def connected(self, node: str, version: str) -> None:
-        """A router opened its stream."""
-        self.put(_Connected(node, version))
-
-    def disconnected(self, node: str) -> None:
-        """A router's stream ended."""
-        self.put(_Disconnected(node))
-
-    def applied(self, node: str, resources: Mapping[tuple[str, str], str | None]) -> None:
-        """A router acknowledged these versions."""
-        self.put(_Applied(node, resources))
-
-    def rejected(self, node: str, type_url: str, name: str, version: str, reason: str) -> None:
-        """A router refused a version of a resource."""
-        self.put(_Rejected(node, type_url, name, version, reason))
+    def changes(self) -> AsyncIterator[frozenset[str]]:
+        """The names of policies that have changed, whenever some have."""
+        ...
 
 
 class Service:
@@ -141,6 +93,7 @@ class Service:
         inbox: Inbox,
         assembly: Assembly,
         statics: Statics,
+        catalogue: Catalogue,
         ready: Callable[[], None],
         *,
         org: str,
@@ -151,6 +104,7 @@ class Service:
         self._inbox = inbox
         self._assembly = assembly
         self._statics = statics
+        self._catalogue = catalogue
         self._ready = ready
         self._address = {"org": org, "gateway": gateway}
         self._model = Model()
@@ -160,6 +114,8 @@ class Service:
         self._unseen: int | None = None  # events of current state still to come
         self._open = False
         self._expiry: asyncio.TimerHandle | None = None
+        self._refusals: dict[str, ConfigurationRejected] = {}  # by API, some of them outdated
+        self._at_fault: dict[str, tuple[str, ...]] = {}  # API -> its policies with broken files
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -167,6 +123,7 @@ class Service:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read(), name="xds: read state")
             group.create_task(self._listen(), name="xds: hear requests")
+            group.create_task(self._watch(), name="xds: watch policies")
             group.create_task(self._tell(), name="xds: tell what happened")
             group.create_task(self._work(), name="xds: work")
 
@@ -182,6 +139,10 @@ class Service:
         async with self._bus.follow(pattern(Family.COMMAND, "router-report", **where)) as feed:
             async for event in feed:
                 self._inbox.put(event)
+
+    async def _watch(self) -> None:
+        async for names in self._catalogue.changes():
+            self._inbox.put(PoliciesChanged(names))
 
     async def _tell(self) -> None:
         """Publish in order; while the bus is away, wait: nothing else waits for this."""
@@ -201,14 +162,19 @@ class Service:
             touched: dict[str, None] = {}
             for item in batch:
                 match item:
-                    case _Connected() | _Disconnected() | _Applied() | _Rejected():
+                    case Connected() | Disconnected() | Applied() | Rejected():
                         await self._serve(touched)
                         self._router(item)
-                    case _Expired():
+                    case Expired():
                         touched |= dict.fromkeys(self._model.expired(datetime.now(UTC)))
+                    case PoliciesChanged(names):
+                        await self._serve(touched)
+                        touched |= dict.fromkeys(self._policies_changed(names))
                     case RouterReportRequested():
                         for node in self._liveness.nodes:
                             self._report(node)
+                        self._report_refusals()
+                        self._report_faults()
                     case Event():
                         touched |= dict.fromkeys(self._model.apply(item))
                         if self._unseen is not None:
@@ -235,6 +201,7 @@ class Service:
                 for name in chunk
             }
             self._push(self._assembly.update(wanted), node="")
+            self._find_faults(chunk)
             metrics.compiled(len(chunk), monotonic() - began)
             await asyncio.sleep(0)
 
@@ -259,30 +226,29 @@ class Service:
             log.warning(
                 "api refused", api=one.api_id, revision=one.revision, node=node, reason=one.reason
             )
-            self._outgoing.put_nowait(
-                ConfigurationRejected(
-                    **self._address,
-                    node=node,
-                    api_id=one.api_id,
-                    revision=one.revision,
-                    reason=one.reason,
-                )
+            self._refusals[one.api_id] = ConfigurationRejected(
+                **self._address,
+                node=node,
+                api_id=one.api_id,
+                revision=one.revision,
+                reason=one.reason,
             )
+            self._outgoing.put_nowait(self._refusals[one.api_id])
 
-    def _router(self, item: _Connected | _Disconnected | _Applied | _Rejected) -> None:
+    def _router(self, item: Connected | Disconnected | Applied | Rejected) -> None:
         match item:
-            case _Connected(node, version):
+            case Connected(node, version):
                 log.info("router connected", node=node, version=version)
                 self._liveness.connect(node)
                 self._versions[node] = version
                 self._outgoing.put_nowait(
                     RouterConnected(**self._address, node=node, version=version)
                 )
-            case _Disconnected(node):
+            case Disconnected(node):
                 log.warning("router disconnected", node=node)
                 self._liveness.disconnect(node)
                 self._outgoing.put_nowait(RouterDisconnected(**self._address, node=node))
-            case _Applied(node, resources):
+            case Applied(node, resources):
                 scopes = {
                     name: version
                     for (type_url, name), version in resources.items()
@@ -291,7 +257,7 @@ class Service:
                 self._applied(node, self._liveness.acknowledge(node, scopes))
                 for name, taken in scopes.items():
                     self._push(self._assembly.acknowledged(name, taken), node=node)
-            case _Rejected(node, type_url, name, version, reason):
+            case Rejected(node, type_url, name, version, reason):
                 log.warning("resource refused", node=node, type=type_url, name=name, reason=reason)
                 self._push(self._assembly.rejected(type_url, name, version, reason), node=node)
 
@@ -311,6 +277,49 @@ class Service:
         version = self._versions.get(node, "")
         self._outgoing.put_nowait(RouterConnected(**self._address, node=node, version=version))
         self._applied(node, self._liveness.report(node), complete=True)
+
+    def _policies_changed(self, names: frozenset[str]) -> list[str]:
+        """The APIs that use the policies, each to be judged anew; and how refusals look."""
+        if self._statics.dress(local_reply_config(self._catalogue.refusals())):
+            self._ads.publish(self._statics.resources(self._assembly.root_hosts))
+        found = [one for one, wanted in self._model.apis.items() if names & _policies(wanted.api)]
+        self._liveness.tell_again(self._assembly.reconsider(found))
+        if self._at_fault:
+            self._report_faults()  # in today's words
+        return found
+
+    def _find_faults(self, api_ids: Iterable[str]) -> None:
+        """Tell it when the files of the policies of these APIs are broken, or are mended."""
+        before = dict(self._at_fault)
+        troubles = self._catalogue.troubles
+        for api_id in api_ids:
+            names = _policies(self._model.apis[api_id].api) & troubles.keys() if troubles else ()
+            if names:
+                self._at_fault[api_id] = tuple(sorted(names))
+            else:
+                self._at_fault.pop(api_id, None)
+        if self._at_fault != before:
+            self._report_faults()
+
+    def _report_refusals(self) -> None:
+        """Tell again what is refused still."""
+        held = self._assembly.held
+        for api_id, one in list(self._refusals.items()):
+            if held.get(api_id) == one.revision:
+                self._outgoing.put_nowait(one)
+            else:
+                del self._refusals[api_id]
+
+    def _report_faults(self) -> None:
+        troubles = self._catalogue.troubles
+        names = {name for one in self._at_fault.values() for name in one}
+        self._outgoing.put_nowait(
+            PolicyFaultsFound(
+                **self._address,
+                faults={name: troubles.get(name, "")[:_FAULT_CHARACTERS] for name in names},
+                apis=self._at_fault,
+            )
+        )
 
     def _open_when_whole(self) -> None:
         """Half a gateway is worse than an old one: answer routers once all state is in."""
@@ -332,7 +341,15 @@ class Service:
         if due is not None:
             delay_s = min(max(0.0, (due - now).total_seconds()), _LONGEST_TIMER_S)
             loop = asyncio.get_running_loop()
-            self._expiry = loop.call_later(delay_s, self._inbox.put, _Expired())
+            self._expiry = loop.call_later(delay_s, self._inbox.put, Expired())
+
+
+def _policies(api: RestApi | None) -> frozenset[str]:
+    """The names of the policies that a deployed API uses."""
+    if api is None or api.spec.deployment_state != "deployed":
+        return frozenset()
+    attached = (api.spec.policies, *(one.policies for one in api.spec.operations))
+    return frozenset(ref.name for refs in attached for ref in refs)
 
 
 def _resource_of_health() -> Resource:
@@ -372,7 +389,9 @@ async def run(
         inbox, socket=settings.xds_socket or folder / "xds.sock", address=address, tls=tls
     ) as ads:
         assembly = Assembly(catalogue, settings, LastGoodFolder(folder / "last-good"))
-        service = Service(bus, ads, inbox, assembly, statics, ready, org=org, gateway=gateway)
+        service = Service(
+            bus, ads, inbox, assembly, statics, catalogue, ready, org=org, gateway=gateway
+        )
         await service.run()
 
 

@@ -44,6 +44,12 @@ class Statics:
                 ACCESS_LOG_CLUSTER, settings.usage_request_headers, settings.usage_response_headers
             )
 
+    def dress(self, local_reply: Document) -> bool:
+        """Refusals look so from now on; whether that is news, and listeners change."""
+        changed = local_reply != self._local_reply
+        self._local_reply = local_reply
+        return changed
+
     def resources(self, root_hosts: str | None) -> list[Resource]:
         """All of them; `root_hosts` as in `xds.listener.listeners`."""
         made = [_resource(SECRET_URL, SECRET, authorities_secret(self._authorities))]

@@ -89,6 +89,8 @@ def resource(api: StoredApi, deployments: Deployments) -> Json:
     }
     if standing.reason is not None:
         status["reason"] = standing.reason
+    if standing.fault is not None:
+        status["fault"] = standing.fault
     document["status"] = status
     return document
 

@@ -154,6 +154,7 @@ _ANSWERS: Json = {
         revision=_COUNT,
         routers=_object(["live", "total"], live=_COUNT, total=_COUNT),
         reason=_text(description="Why the revision is refused, in Envoy's words"),
+        fault=_text(description="What is wrong with the files of its policies, with tracebacks"),
     ),
     "Liveness": _object(
         ["id", "revision", "state", "outcome", "live", "total"],

@@ -115,3 +115,5 @@ def _show_served(served: "Served") -> None:
         output.say(f"pending: api/{name}")
     for one in apis["refused"]:
         output.say(f"refused: api/{one['name']} revision {one['revision']}: {one['reason']}")
+    for one in apis["faults"]:
+        output.say(f"policy fault: api/{one['name']}: {one['fault']}")

@@ -133,7 +133,7 @@ async def test_added_changed_and_removed_files_take_effect_and_are_told(tmp_path
     with pytest.raises(UnknownPolicy, match="its file is gone"):
         catalogue.parse(PolicyRef(name="tag", params={"word": "x"}))
     assert hop_policy(catalogue) == second  # for APIs that have it already
-    assert "gone" in catalogue.trouble("tag")
+    assert "gone" in catalogue.troubles["tag"]
 
 
 def test_a_broken_file_keeps_its_last_good_version_over_restarts_and_tells_why(
@@ -152,12 +152,12 @@ def test_a_broken_file_keeps_its_last_good_version_over_restarts_and_tells_why(
         (broken,) = one.broken
         assert (broken.name, broken.policies, broken.serving) == ("tag", ("tag",), True)
         assert "No module named 'nothing_of_that_name'" in broken.reason
-        assert "Traceback" in one.trouble("tag")
-        assert "last good version goes on" in one.trouble("tag")
-        assert one.trouble("other") == ""
+        assert "Traceback" in one.troubles["tag"]
+        assert "last good version goes on" in one.troubles["tag"]
+        assert "other" not in one.troubles
     write(folder.folder / "tag.py", TAG)
     add(catalogue, folder)
-    assert (catalogue.broken, catalogue.trouble("tag")) == ((), "")
+    assert (catalogue.broken, catalogue.troubles) == ((), {})
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """What is published for which change, and what is served when something is refused."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
+
+import pytest
 
 from bus.resources.rest_api import Resilience, RestApi
-from policy_engine.catalogue import load
-from policy_engine.policy import Credential
+from policy_engine.catalogue import Catalogue, load
+from policy_engine.policy import Credential, DirectAnswer, HttpFilter, Policy, Scope, Version
 from tests.xds.routing import NoPolicies, api
 from xds.assembly import Assembly, Source, Wanted
 from xds.last_good import LastGoodFolder
@@ -296,3 +299,87 @@ def test_a_wildcard_at_the_root_changes_the_listener_once() -> None:
     assert gone.root_hosts_changed
     assert made.root_hosts is None
     assert (SCOPE_URL, "scope:#root") in gone.removals
+
+
+# -- the code of a policy changes under a revision ---------------------------------------------
+
+
+class Changing(Policy):
+    """Answers with a word; a test changes the code."""
+
+    name = "changing"
+    version = Version(1, 0, 0)
+    example = {}
+    word: ClassVar[str | None] = "good"
+
+    def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        return ()
+
+    def answer(self) -> DirectAnswer:
+        if self.word is None:
+            raise ValueError("its code is wrong")
+        return DirectAnswer(200, self.word)
+
+
+def guarded() -> RestApi:
+    return api("""
+        name: shop
+        context: /shop
+        upstream: {main: {url: "http://u.example"}}
+        policies: [{name: changing}]
+        operations: [{method: GET, path: /a}]
+    """)
+
+
+@pytest.fixture
+def changing() -> Iterator[type[Changing]]:
+    yield Changing
+    Changing.word = "good"
+
+
+def test_a_policy_whose_new_code_fails_leaves_the_shape_that_routers_took(
+    changing: type[Changing],
+) -> None:
+    made = Assembly(Catalogue([changing]), XdsSettings(), Remembered())
+    router = Router(made)
+    router.take(serve(made, guarded()))
+    changing.word = None
+    assert made.reconsider(["shop"]) == frozenset()
+    router.take(serve(made, guarded()))
+    assert router.refused == [("shop", 1)]
+    assert router.serves("shop")
+    assert b"good" in router.scopes["scope:shop"]
+
+    changing.word = "better"
+    assert made.reconsider(["shop"]) == {"shop"}
+    router.take(serve(made, guarded()))
+    assert b"better" in router.scopes["scope:shop"]
+    assert router.refused == [("shop", 1)]
+
+
+def test_a_policy_whose_new_code_a_router_refuses_leaves_the_shape_before(
+    changing: type[Changing],
+) -> None:
+    made = Assembly(Catalogue([changing]), XdsSettings(), Remembered())
+    router = Router(made)
+    router.take(serve(made, guarded()))
+    changing.word = "bad"
+    made.reconsider(["shop"])
+    router.take(serve(made, guarded()))
+    assert router.refused == [("shop", 1)]
+    assert b"good" in router.scopes["scope:shop"]
+
+
+def test_a_shape_that_cannot_be_compiled_again_is_withdrawn_when_its_keys_change(
+    changing: type[Changing],
+) -> None:
+    made = Assembly(Catalogue([changing]), XdsSettings(), Remembered())
+    router = Router(made)
+    key = Credential("0" * 64, "app")
+    router.take(made.update({"shop": Wanted(1, guarded(), (key,))}))
+    changing.word = None
+    made.reconsider(["shop"])
+    router.take(made.update({"shop": Wanted(1, guarded(), (key,))}))
+    assert router.serves("shop")
+    router.take(made.update({"shop": Wanted(1, guarded())}))  # the key is revoked
+    assert not router.serves("shop")
