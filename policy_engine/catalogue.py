@@ -24,7 +24,7 @@ from bus.resources.document import duration_s
 from bus.resources.faults import FieldFault, InvalidResource, parse
 from bus.resources.rest_api import PolicyRef
 from policy_engine import policies as included
-from policy_engine.chain import Attached
+from policy_engine.attached import Attached
 from policy_engine.errors import Fault, InvalidParameters, UnknownPolicy
 from policy_engine.hooks import PythonPolicy
 from policy_engine.hop import HopPolicy
@@ -86,15 +86,17 @@ class Catalogue:
         self._by_name = _by_name(self._installed)
         self._listeners: list[asyncio.Queue[frozenset[str]]] = []
         self.broken = self._broken_installed
+        self.troubles = _troubles(self.broken)
+        """What is wrong with the file that a policy comes from, with its traceback, by policy."""
         self.system = system or SystemParameters()
         self.sources: Sources | None = None
 
     def take(self, policies: Iterable[type[Policy]], broken: Iterable[BrokenPolicy]) -> None:
         """Let these be beside what is installed; they replace those that were taken before."""
-        before, troubles = self._by_name, self._troubles()
+        before, troubles = self._by_name, self.troubles
         self._by_name = _by_name((*self._installed, *policies))
         self.broken = (*self._broken_installed, *broken)
-        now = self._troubles()
+        self.troubles = now = _troubles(self.broken)
         changed = {
             name
             for name in {*before, *self._by_name}
@@ -115,13 +117,6 @@ class Catalogue:
                 yield await listener.get()
         finally:
             self._listeners.remove(listener)
-
-    def trouble(self, name: str) -> str:
-        """What is wrong with the file that policy `name` comes from, with its traceback; or ``."""
-        return self._troubles().get(name, "")
-
-    def _troubles(self) -> dict[str, str]:
-        return {name: _trouble(one) for one in self.broken for name in (*one.policies, one.name)}
 
     def __iter__(self) -> Iterator[type[Policy]]:
         """By name, older versions first."""
@@ -278,6 +273,10 @@ def _made(policy: type[Policy], params: dict[str, Any]) -> Policy:
         log.exception("policy_validation_failed", policy=policy.name)
         fault = Fault("", f"the policy itself failed: {one_line(error)}")
         raise InvalidParameters(policy.name, (fault,)) from error
+
+
+def _troubles(broken: Iterable[BrokenPolicy]) -> dict[str, str]:
+    return {name: _trouble(one) for one in broken for name in (*one.policies, one.name)}
 
 
 def _trouble(one: BrokenPolicy) -> str:
