@@ -14,6 +14,7 @@ Source: XML 1.0, https://www.w3.org/TR/xml/.
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
@@ -26,8 +27,9 @@ ELEMENTS_MAX = 100_000
 ROOT = "root"
 _ATTRIBUTE, _TEXT = "@", "#text"
 _HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
-_NAME = re.compile(r"[^\W\d][\w.\-]*(:[^\W\d][\w.\-]*)?")
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*(:[A-Za-z_][A-Za-z0-9_.\-]*)?")
 _NO_NAME_CHARACTER = re.compile(r"[^\w.\-]")
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.\-]")
 _NOT_IN_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d{1,12})?")
 _LINE_END = {"\r": "&#13;"}
@@ -176,12 +178,25 @@ class _Writing:
         self.parts.append(f"</{tag}>")
 
 
+@lru_cache(maxsize=4096)
 def element_name(name: str) -> str:
-    """`name` as XML takes it: other characters are `_`, and a first one that cannot be first."""
-    if _NAME.fullmatch(name):
+    """`name` as XML takes it: other characters are `_`, and one stands before what cannot begin."""
+    if _PLAIN_NAME.fullmatch(name):
         return name
     bare = _NO_NAME_CHARACTER.sub("_", name)
-    return bare if _NAME.fullmatch(bare) else f"_{bare}"
+    plain = _NOT_PLAIN.sub("_", bare)
+    return next(one for one in (bare, f"_{bare}", plain, f"_{plain}") if _is_name(one))
+
+
+def _is_name(name: str) -> bool:
+    """Whether parsers take it: Unicode has more letters than XML."""
+    if not name:
+        return False
+    try:
+        expat.ParserCreate().Parse(f"<{name}/>", True)
+    except expat.ExpatError:
+        return False
+    return True
 
 
 def singular(name: str) -> str:
