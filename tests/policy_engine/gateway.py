@@ -23,6 +23,7 @@ from policy_engine.system import SystemParameters
 from tests.policy_engine.attached import LOCAL_REPLY, SYSTEM
 from tests.servers.envoy import Envoy, envoy
 from tests.servers.http_backend import HttpBackend, http_backend
+from tests.servers.secrets import given_secrets
 from xds.compile.actions import answer_action
 from xds.compile.clusters import service_cluster
 
@@ -148,12 +149,25 @@ def virtual_host(api: Api, name: str = "orders", domains: tuple[str, ...] = ("*"
     }
 
 
+def chains(api: Api) -> list[Chain]:
+    """The chain of the API's level, and those of its operations."""
+    below = [compile_chain(one, api.scope("operation")) for one in api.operations.values()]
+    return [compile_chain(api.policies, api.scope("api")), *below]
+
+
 def services(api: Api) -> list[Document]:
     """The clusters of the servers that the policies of `api` call."""
-    chains = [compile_chain(api.policies, api.scope("api"))]
-    chains += [compile_chain(one, api.scope("operation")) for one in api.operations.values()]
-    called = {one for chain in chains for one in chain.services}
+    called = {one for chain in chains(api) for one in chain.services}
     return [service_cluster(one, 2) for one in called]
+
+
+def secrets(api: Api) -> dict[str, Document]:
+    """The secrets that the policies of `api` name."""
+    return {
+        one.name: {"name": one.name, "generic_secret": {"secret": {"inline_string": one.value}}}
+        for chain in chains(api)
+        for one in chain.secrets
+    }
 
 
 def bootstrap(
@@ -223,6 +237,7 @@ async def gateway(api: Api) -> AsyncIterator[Gateway]:
             local_reply=api.local_reply,
             clusters=services(api),
         )
+        given_secrets(config, secrets(api))
         async with envoy(config) as router:
             port = await router.port("http")
             url = f"http://127.0.0.1:{port}"
