@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from bus.resources.rest_api import PolicyRef
 from policy_engine.catalogue import Catalogue
 from policy_engine.conditions import Condition, Direction, condition
 from policy_engine.engine.errors import HopNotLoaded
@@ -135,17 +134,10 @@ def _step(position: int, one: HopPolicy, catalogue: Catalogue, hop_name: str) ->
 
 
 def _made(one: HopPolicy, catalogue: Catalogue) -> PythonPolicy:
-    major = one.version.partition(".")[0]
     try:
-        kind = catalogue.resolve(one.name, f"v{major}")
-        if str(kind.version) != one.version or kind.source != one.source:
-            raise HopNotLoaded(one.name, f"version {one.version} of it is not loaded here")
-        policy = catalogue.parse(PolicyRef(name=one.name, version=f"v{major}", params=one.params))
+        return catalogue.remake(one)
     except PolicyError as error:
         raise HopNotLoaded(one.name, str(error)) from error
-    if not isinstance(policy, PythonPolicy):
-        raise HopNotLoaded(one.name, "it does not run in Python")
-    return policy
 
 
 def _side(steps: Iterable[Step], direction: Direction, figures: Figures) -> Side:
