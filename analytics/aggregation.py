@@ -18,6 +18,7 @@ _NAMES: dict[Group, Callable[[Row, int], dict[str, str]]] = {
     "api": lambda row, _: {"api": row.series.api},
     "operation": lambda row, _: {"method": row.series.method, "path": row.series.path},
     "application": lambda row, _: {"application": row.series.application},
+    "subscription": lambda row, _: {"subscription": row.series.subscription},
     "status": lambda row, _: {
         "status": f"{row.series.status_class}xx" if row.series.status_class else "none",
         "outcome": row.series.outcome.value,

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from analytics.recorded_headers import RecordedHeaders
-from bus.usage import APPLICATION_HEADER, RequestsServed, ServedGroup
+from bus.usage import APPLICATION_HEADER, SUBSCRIPTION_HEADER, RequestsServed, ServedGroup
 
 _SPECIFICS = re.compile(r"[{(\[].*", re.DOTALL)  # `rbac_access_denied_matched_policy[none]`
 _DETAILS_MAX = 64
@@ -24,7 +24,7 @@ def requests_served(node: str, entries: Sequence[Any]) -> RequestsServed:
 
     The longest prefix of the response code details that is not about one request is kept.
     """
-    groups: dict[tuple[str, str, int, str], int] = {}
+    groups: dict[tuple[str, str, str, int, str], int] = {}
     group: list[int] = []
     at_ms: list[int] = []
     duration_us: list[int] = []
@@ -34,9 +34,11 @@ def requests_served(node: str, entries: Sequence[Any]) -> RequestsServed:
     recorded = RecordedHeaders()
     for entry in entries:
         common, request, response = entry.common_properties, entry.request, entry.response
+        logged = request.request_headers
         key = (
             common.route_name,
-            request.request_headers.get(APPLICATION_HEADER, ""),
+            logged.get(APPLICATION_HEADER, ""),
+            logged.get(SUBSCRIPTION_HEADER, ""),
             response.response_code.value,
             response.response_code_details,
         )
@@ -62,10 +64,11 @@ def requests_served(node: str, entries: Sequence[Any]) -> RequestsServed:
             ServedGroup(
                 route=route,
                 application=unquote(application),  # the router escapes it
+                subscription=subscription,
                 status=min(status, _STATUS_MAX),
                 details=_SPECIFICS.sub("", details)[:_DETAILS_MAX],
             )
-            for route, application, status, details in groups
+            for route, application, subscription, status, details in groups
         ),
         group=tuple(group),
         after_ms=_column(at - since_ms for at in at_ms),

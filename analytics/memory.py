@@ -41,9 +41,10 @@ class MemoryTotals:
         for (minute, span), totals in list(self._rows.items()):
             if selection.from_minute <= minute < selection.to_minute:
                 for series, total in list(totals.items()):
-                    if selection.api in (None, series.api) and selection.application in (
-                        None,
-                        series.application,
+                    if (
+                        selection.api in (None, series.api)
+                        and selection.application in (None, series.application)
+                        and selection.subscription in (None, series.subscription)
                     ):
                         yield Row(minute, span, series, total)
 

@@ -27,6 +27,7 @@ class Selection:
     to_minute: int  # exclusive
     api: str | None = None  # None: all; empty: what no API had a route for
     application: str | None = None  # None: all; empty: the unknown
+    subscription: str | None = None  # None: all; empty: those without one
 
 
 class TotalsStore(Protocol):

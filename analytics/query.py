@@ -10,7 +10,7 @@ from analytics.errors import InvalidQuery
 from analytics.ports import MINUTES_PER_HOUR, Selection
 from analytics.totals import MINUTE_MS
 
-Group = Literal["api", "operation", "application", "status", "minute", "hour"]
+Group = Literal["api", "operation", "application", "subscription", "status", "minute", "hour"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 
 NOT_KNOWN = "-"
@@ -41,9 +41,17 @@ class Period:
         """End, Unix time, exclusive."""
         return self.to_minute * MINUTE_MS
 
-    def selection(self, api: str | None, application: str | None) -> Selection:
+    def selection(
+        self, api: str | None, application: str | None, subscription: str | None = None
+    ) -> Selection:
         """The totals of this period that pass the filters (None or empty: all)."""
-        return Selection(self.from_minute, self.to_minute, _filter(api), _filter(application))
+        return Selection(
+            self.from_minute,
+            self.to_minute,
+            _filter(api),
+            _filter(application),
+            _filter(subscription),
+        )
 
 
 def period(from_: str | None, to: str | None, now: datetime) -> Period:

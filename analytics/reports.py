@@ -32,11 +32,17 @@ _From = Annotated[
 _To = Annotated[str | None, Query(description="A moment, or a time ago. Default: now.")]
 _Api = Annotated[str | None, Query(description="Only this API; `-`: what no API had a route for.")]
 _Application = Annotated[str | None, Query(description="Only this one; `-`: the unknown.")]
+_Subscription = Annotated[
+    str | None, Query(description="Only by this one, its id; `-`: without one.")
+]
 _GroupBy = Annotated[
     str | None,
     Query(
         alias="groupBy",
-        description="Any of api, operation, application, status, minute, hour; comma-separated.",
+        description=(
+            "Any of api, operation, application, subscription, status, minute, hour; "
+            "comma-separated."
+        ),
     ),
 ]
 _Step = Annotated[str | None, Query(description="Distance of points: `1m`, `15m`, `1h`, `1d`.")]
@@ -70,6 +76,7 @@ class Names(_Answer):
     method: str | None = None
     path: str | None = None
     application: str | None = None  # empty: not known
+    subscription: str | None = None  # empty: without one
     status: str | None = None  # 1xx to 5xx, or none
     outcome: str | None = None
 
@@ -141,9 +148,10 @@ def reports_router(
         api: str | None,
         application: str | None,
         step: int = 0,
+        subscription: str | None = None,
     ) -> Response:
         aggregation = Aggregation(group_by, step)
-        await aggregation.add_all(store.rows(asked.selection(api, application)))
+        await aggregation.add_all(store.rows(asked.selection(api, application, subscription)))
         gaps = await store.gaps(asked.from_ms, asked.to_ms)
         lines = aggregation.timeline(asked) if step else aggregation.lines()
         return _usage_answer(request, asked, group_by, lines, aggregation.total(), gaps)
@@ -156,11 +164,16 @@ def reports_router(
         group_by: _GroupBy = None,
         api: _Api = None,
         application: _Application = None,
+        subscription: _Subscription = None,
     ) -> Response:
         async def made() -> Response:
-            only(request.query_params, ("from", "to", "groupBy", "api", "application"))
+            only(
+                request.query_params,
+                ("from", "to", "groupBy", "api", "application", "subscription"),
+            )
             asked = period(from_, to, clock())
-            return await report(request, asked, groups(group_by), api, application)
+            chosen = groups(group_by)
+            return await report(request, asked, chosen, api, application, subscription=subscription)
 
         return await _or_refusal(made)
 

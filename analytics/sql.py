@@ -27,7 +27,7 @@ from analytics.errors import TotalsRefused, TotalsUnavailable
 from analytics.outcome import Outcome
 from analytics.ports import MINUTES_PER_HOUR, Row, Selection
 from analytics.sketch import LatencySketch
-from analytics.tables import CHORES, COUNTED, GAPS, METADATA, SERIES, TOTALS
+from analytics.tables import CHORES, COUNTED, GAPS, SERIES, TOTALS, bring_up_to_date
 from analytics.totals import MINUTE_MS, NAME_MAX, Batch, Gap, Series, Total, Totals, add_up
 
 _T = TypeVar("_T")
@@ -48,7 +48,7 @@ async def open_totals(url: str) -> AsyncIterator["SqlTotals"]:
         _prepare_sqlite(engine)
     try:
         async with _reported(), engine.execution_options(**{_WRITE: True}).begin() as connection:
-            await connection.run_sync(METADATA.create_all)
+            await connection.run_sync(bring_up_to_date)
             known = await connection.execute(select(CHORES.c.turn).where(CHORES.c.name == _ROLL_UP))
             if known.first() is None:
                 await connection.execute(insert(CHORES).values(name=_ROLL_UP, turn=0))
@@ -88,6 +88,8 @@ class SqlTotals:
             wanted.append(_equals(SERIES.c.api, selection.api))
         if selection.application is not None:
             wanted.append(_equals(SERIES.c.application, selection.application))
+        if selection.subscription is not None:
+            wanted.append(_equals(SERIES.c.subscription, selection.subscription))
         question = (
             select(TOTALS, *(column for column in SERIES.c if column.name not in ("id", "digest")))
             .join(SERIES, SERIES.c.id == TOTALS.c.series_id)
@@ -291,11 +293,13 @@ def _series(stored: SqlRow[Any]) -> Series:
         stored.application or "",
         stored.status_class,
         Outcome(stored.outcome),
+        stored.subscription or "",
     )
 
 
 def _digest(series: Series) -> str:
-    return hashlib.sha256(repr(tuple(map(str, series))).encode()).hexdigest()
+    parts = series if series.subscription else series[:-1]  # as it was before there were any
+    return hashlib.sha256(repr(tuple(map(str, parts))).encode()).hexdigest()
 
 
 def _gap_values(event_id: str, gap: Gap) -> dict[str, str | int]:

@@ -7,6 +7,7 @@ Texts are nullable because Oracle stores an empty text as NULL.
 from sqlalchemy import (
     BigInteger,
     Column,
+    Connection,
     Index,
     Integer,
     LargeBinary,
@@ -14,6 +15,8 @@ from sqlalchemy import (
     SmallInteger,
     String,
     Table,
+    inspect,
+    text,
 )
 
 from analytics.totals import NAME_MAX, PATH_MAX
@@ -33,7 +36,9 @@ SERIES = Table(
     Column("application", String(NAME_MAX)),
     Column("status_class", SmallInteger, nullable=False),
     Column("outcome", String(32), nullable=False),
+    Column("subscription", String(NAME_MAX)),
     Index("usage_series_by_api", "api"),
+    Index("usage_series_by_subscription", "subscription"),
 )
 
 TOTALS = Table(
@@ -79,3 +84,14 @@ CHORES = Table(
     Column("name", String(32), primary_key=True),
     Column("turn", BigInteger, nullable=False),  # who raises it from what was read does the chore
 )
+
+
+def bring_up_to_date(connection: Connection) -> None:
+    """Create what is missing; a database that is older than subscriptions learns of them."""
+    METADATA.create_all(connection)
+    column = SERIES.c.subscription
+    if column.name in {one["name"] for one in inspect(connection).get_columns(SERIES.name)}:
+        return
+    kind = column.type.compile(connection.dialect)
+    connection.execute(text(f"ALTER TABLE {SERIES.name} ADD {column.name} {kind}"))
+    next(one for one in SERIES.indexes if column.name in one.columns).create(connection)

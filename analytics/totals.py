@@ -1,4 +1,4 @@
-"""Totals: what was served in one minute, per operation, application and outcome.
+"""Totals: what was served in one minute, per operation, caller and outcome.
 
 `fold` is the whole arithmetic: pure, and additive, so that the totals of several batches are the
 sum of theirs in any order.
@@ -28,6 +28,7 @@ class Series(NamedTuple):
     application: str  # empty: not known
     status_class: int  # 1 to 5 for 1xx to 5xx; 0: no answer
     outcome: Outcome
+    subscription: str = ""  # its id; empty: nobody asked
 
 
 @dataclass(slots=True)
@@ -108,7 +109,9 @@ def fold(event: RequestsServed) -> Totals:
     for place, cell in cells.items():
         minute, group = divmod(place, width)
         shared = event.groups[group]
-        series = series_of(shared.route, shared.application, shared.status, shared.details)
+        series = series_of(
+            shared.route, shared.application, shared.status, shared.details, shared.subscription
+        )
         known = totals.setdefault((minute, series), cell)
         if known is not cell:
             known.merge(cell)
@@ -135,14 +138,16 @@ def add_up(totals: Totals, part: Totals) -> None:
 
 
 @lru_cache(maxsize=16_384)
-def series_of(route: str, application: str, status: int, details: str) -> Series:
+def series_of(
+    route: str, application: str, status: int, details: str, subscription: str = ""
+) -> Series:
     """Where a request is counted."""
     key = RouteKey.parse(route)
     outcome = outcome_of(status, details, routed=key is not None)
     status_class = status // 100 if status < 600 else 0
-    caller = application[:NAME_MAX]
+    caller, by = application[:NAME_MAX], subscription[:NAME_MAX]
     if key is None:
-        return Series("", "", route[:PATH_MAX], caller, status_class, outcome)
+        return Series("", "", route[:PATH_MAX], caller, status_class, outcome, by)
     return Series(
         key.api[:NAME_MAX],
         key.method[:NAME_MAX],
@@ -150,4 +155,5 @@ def series_of(route: str, application: str, status: int, details: str) -> Series
         caller,
         status_class,
         outcome,
+        by,
     )

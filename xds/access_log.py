@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from bus.usage import APPLICATION_HEADER
+from bus.usage import APPLICATION_HEADER, SUBSCRIPTION_HEADER
 
 _BUFFER_BYTES = 65_536  # about 150 requests per message
 _FLUSH_INTERVAL = "0.5s"
@@ -33,6 +33,7 @@ def access_log_config(
             },
             "additional_request_headers_to_log": [
                 APPLICATION_HEADER,
+                SUBSCRIPTION_HEADER,
                 *sorted(set(request_headers)),
             ],
             "additional_response_headers_to_log": sorted(set(response_headers)),

@@ -23,23 +23,33 @@ class Call(NamedTuple):
     upstream_us: int = 1_500
     request_bytes: int = 100
     response_bytes: int = 1_000
+    subscription: str = ""
 
 
 def served(calls: Iterable[Call], node: str = "router-1") -> RequestsServed:
     """The event that tells of `calls`."""
     told = list(calls)
     since_ms = min(call.at_ms for call in told)
-    groups: dict[tuple[str, str, int, str], int] = {}
+    groups: dict[tuple[str, str, str, int, str], int] = {}
     group = [
-        groups.setdefault((call.route, call.application, call.status, call.details), len(groups))
+        groups.setdefault(
+            (call.route, call.application, call.subscription, call.status, call.details),
+            len(groups),
+        )
         for call in told
     ]
     return RequestsServed(
         node=node,
         since_ms=since_ms,
         groups=tuple(
-            ServedGroup(route=route, application=application, status=status, details=details)
-            for route, application, status, details in groups
+            ServedGroup(
+                route=route,
+                application=application,
+                subscription=subscription,
+                status=status,
+                details=details,
+            )
+            for route, application, subscription, status, details in groups
         ),
         group=tuple(group),
         after_ms=tuple(call.at_ms - since_ms for call in told),

@@ -92,7 +92,8 @@ async def test_each_request_is_counted_with_what_is_known_of_it(nats, store, tmp
         assert await envoy.call("/limited", 5, "x-signalbox-application: shop\r\n") == 429
         assert await envoy.call("/echo/a", 2) == 200
         assert await envoy.call("/nowhere", 4) == 404
-        await eventually_counted(store, 14)
+        assert await envoy.call("/echo/a", 1, "x-signalbox-subscription: s-1\r\n") == 200
+        await eventually_counted(store, 15)
         found = await totals(store)
 
     echo = Series("echo", "GET", "/echo", "", 2, Outcome.SERVED)
@@ -102,6 +103,7 @@ async def test_each_request_is_counted_with_what_is_known_of_it(nats, store, tmp
         Series("limited", "GET", "/limited", "shop", 4, Outcome.LIMITED): 3,
         Series("", "", "", "", 4, Outcome.UNROUTED): 4,
         echo: 2,
+        echo._replace(subscription="s-1"): 1,
     }
     assert found[echo].latency.quantiles_us(0.0)[0] > 49_000
     assert 2 * 49_000 < found[echo].upstream_us <= found[echo].duration_us

@@ -162,4 +162,4 @@ async def test_the_reports_are_documented(store):
         "/reports/gaps",
     }
     names = {one["name"] for one in document["paths"]["/reports/usage"]["get"]["parameters"]}
-    assert names == {"from", "to", "groupBy", "api", "application"}
+    assert names == {"from", "to", "groupBy", "api", "application", "subscription"}

@@ -1,7 +1,9 @@
 """One contract for every store of totals."""
 
 import asyncio
+import sqlite3
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -9,6 +11,8 @@ from analytics.errors import TotalsUnavailable
 from analytics.memory import MemoryTotals
 from analytics.ports import Selection
 from analytics.sql import open_totals
+from analytics.subscription_usage import Served
+from analytics.subscription_usage import served as served_by
 from analytics.totals import Batch, Gap, Total, fold, summed
 from tests.analytics.batches import HOUR_MINUTE, HOUR_MS, ORDERS, Call, served
 
@@ -196,3 +200,43 @@ async def test_a_database_that_cannot_be_opened_is_unavailable(tmp_path):
     with pytest.raises(TotalsUnavailable, match="unable to open"):
         async with _sqlite(tmp_path / "missing"):
             pass
+
+
+async def test_what_a_subscription_has_used_is_told_apart(store):
+    mine = Call(subscription="s-1", application="shop")
+    calls = [
+        mine,
+        mine._replace(at_ms=HOUR_MS + 59_999),
+        mine._replace(at_ms=HOUR_MS + 60_000, status=500),
+        mine._replace(status=429, details="local_rate_limited"),
+        mine._replace(subscription="s-2"),
+        Call(application="shop"),
+    ]
+    await store.count([batch("one", *calls)])
+    start = datetime.fromtimestamp(HOUR_MS / 1000, UTC)
+    minute, hour = timedelta(minutes=1), timedelta(hours=1)
+    assert await served_by(store, "s-1", start, start + minute) == Served(2, 1)
+    assert await served_by(store, "s-1", start, start + hour) == Served(3, 1)
+    assert await served_by(store, "s-2", start, start + hour) == Served(1, 0)
+    assert await served_by(store, "s-3", start, start + hour) == Served(0, 0)
+    assert await requests(store, Selection(0, HOUR_MINUTE * 2, subscription="")) == 1
+    await store.roll_up(HOUR_MINUTE + 60)
+    assert await served_by(store, "s-1", start, start + hour) == Served(3, 1)
+
+
+async def test_a_database_that_is_older_than_subscriptions_learns_of_them(tmp_path):
+    async with _sqlite(tmp_path) as opened:
+        await opened.count([batch("one", Call())])
+    with sqlite3.connect(tmp_path / "totals.db") as raw:
+        raw.execute("DROP INDEX usage_series_by_subscription")
+        raw.execute("ALTER TABLE usage_series DROP COLUMN subscription")
+    raw.close()
+    for _ in range(2):
+        async with _sqlite(tmp_path) as opened:
+            await opened.count([batch("two", Call(), Call(subscription="s-1"))])
+            assert await requests(opened) == 3
+            assert await requests(opened, Selection(0, HOUR_MINUTE * 2, subscription="s-1")) == 1
+    with sqlite3.connect(tmp_path / "totals.db") as raw:
+        (series,) = raw.execute("SELECT count(*) FROM usage_series").fetchone()
+    raw.close()
+    assert series == 2  # what was there before goes on
