@@ -189,6 +189,7 @@ def _components(
         )
     if CONTROLLER in names and record is not None:
         from analytics.reports import reports_router  # noqa: PLC0415
+        from compose.subscription_usage import UsageFromTotals  # noqa: PLC0415
         from controller import service as controller  # noqa: PLC0415
 
         routers = (reports_router(totals),) if totals is not None else ()
@@ -199,6 +200,8 @@ def _components(
                 bus,
                 record,
                 catalogue,
+                gateway_id=settings.gateway.gateway,
+                usage=UsageFromTotals(totals) if totals is not None else None,
                 extra_routers=routers,
                 ready=lambda _: readiness_of_controller(),
             ),
