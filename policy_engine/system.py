@@ -292,6 +292,47 @@ class SystemParameters(BaseModel):
     """Whether `url-guardrail` may contact servers on private, loopback and link-local addresses.
     On, callers can find out which servers the gateway reaches."""
 
+    rate_limiter: bool = False
+    """Whether a rate limiter runs beside the routers, which the backends `redis` and
+    `redis-local-async` need. Set by the tier: on in Standard."""
+
+    ratelimit_backend: Literal["memory", "redis", "redis-local-async"] = "memory"
+    """Who counts the limits of policies that do not say it: each router by itself (`memory`), all
+    together by one question per request (`redis`), or all together from balanced shares
+    (`redis-local-async`)."""
+
+    ratelimit_algorithm: Literal["fixed-window", "sliding-window", "gcra"] = "fixed-window"
+    """How shared limits are counted where a policy does not say it."""
+
+    ratelimit_when_away: Literal["local", "open", "closed"] = "local"
+    """What holds while the rate limiter or its store is away: the router's and the limiter's own
+    counts (`local`), nothing (`open`: all requests pass), or all requests are refused (`closed`:
+    503)."""
+
+    ratelimit_timeout_s: float = Field(default=0.25, gt=0, le=10)
+    """How long a router waits for the rate limiter, seconds, before it counts as away. It bounds
+    what a request can lose; too short, and limits are not exact when the machine is busy."""
+
+    ratelimit_memory_entries: int = Field(default=10_000, ge=1, le=10_000_000)
+    """Buckets of each limit that a router keeps by itself; the least used are forgotten first. A
+    bucket takes about 300 bytes."""
+
+    ratelimit_ip: Literal["forwarded", "trusted"] = "forwarded"
+    """What the key type `ip` is: what callers say in `X-Forwarded-For`, else in `X-Real-IP`, else
+    their address (`forwarded`); or their address, behind `trusted_proxies` what those say
+    (`trusted`). A caller can lie in those headers and so escape a limit: choose `trusted` where
+    callers reach the gateway without a proxy that cleans them."""
+
+    ratelimit_x_headers: bool = True
+    """Whether callers are told of limits in `X-RateLimit-*`."""
+
+    ratelimit_ietf_headers: bool = True
+    """Whether callers are told of limits in `RateLimit` and `RateLimit-Policy`, the current draft
+    of the IETF."""
+
+    ratelimit_retry_after: bool = True
+    """Whether refused callers are told in `Retry-After` when to come again."""
+
     policies_folder: Path | None = None
     """Folder of policies of your own, watched while the gateway runs: Python files and packages,
     see `docs/writing-policies.md`. Unset: `policies` in the data folder. Its code runs inside the
