@@ -50,7 +50,7 @@ def parts(one: Attached, key: str) -> tuple[Part, ...]:
     if one.condition is None:
         return (Part(None, None),)
     condition = _understood(one.policy, one.condition)
-    on_error = one.policy.kind == "guards"
+    on_error = one.policy.purpose == "guards"
     try:
         return tuple(_native(condition, on_error=on_error))
     except NotNative:
@@ -68,7 +68,7 @@ def native_gate(one: Attached) -> Gate | None:
     if condition.of_phase or condition.of_response:
         return None
     try:
-        gate = condition.gate(None, on_error=one.policy.kind == "guards")
+        gate = condition.gate(None, on_error=one.policy.purpose == "guards")
     except NotNative:
         return None
     return gate if isinstance(gate, Gate) else None
@@ -139,7 +139,7 @@ def under(part: Part, filters: Iterable[HttpFilter], policy: Policy) -> tuple[Ht
     """
     made = tuple(filters)
     if part.gate is not None and part.phase is None and gates.waits_for_answer(part.gate):
-        if policy.kind != "changes" or not any(_sees_answers(one.config) for one in made):
+        if policy.purpose != "changes" or not any(_sees_answers(one.config) for one in made):
             raise PolicyNotCompiled(
                 policy.name,
                 "executionCondition speaks of the answer, but the policy acts on requests only",

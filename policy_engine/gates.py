@@ -23,7 +23,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from policy_engine import expressions
 from policy_engine.expressions import Node
 from policy_engine.hooks import EXCHANGE_NAMESPACE
-from policy_engine.policy import Document, Gate
+from policy_engine.policy import Document, Gate, typed
 from xds.wire.messages import decode
 
 CONDITIONS_MAX = 8
@@ -35,6 +35,8 @@ The connection manager has a slot for each, whether it is used or not (see DECIS
 Phase = Literal["request", "response"]
 
 _CHECKED = "cel.expr.CheckedExpr"
+_INPUT = "xds.type.matcher.v3.HttpAttributesCelMatchInput"
+_MATCHER = "xds.type.matcher.v3.CelMatcher"
 _TEXT = cel.Type.STRING
 _LISTS = cel.Type.Map(_TEXT, cel.Type.List(_TEXT))
 _ANYTHING = cel.Type.Map(_TEXT, cel.Type.DYN)
@@ -193,12 +195,22 @@ def waits_for_answer(gate: Gate) -> bool:
     return '"ident_expr":{"name":"response"}' in gate.expression
 
 
-def parsed(gate: Gate) -> Document:
-    """The gate's expression as a cel.expr.ParsedExpr; negated where errors count as true."""
+def predicate(gate: Gate) -> Document:
+    """A matcher's predicate: whether the gate holds, or, with `on_error`, whether it does not.
+
+    What cannot be decided makes it false.
+    """
     node = json.loads(gate.expression)
     if gate.on_error:
         node = expressions.call("!_", node)
-    return {"expr": expressions.numbered(node, iter(range(1, 1 << 20)))}
+    parsed = {"expr": expressions.numbered(node, iter(range(1, 1 << 20)))}
+    matcher = typed(_MATCHER, {"expr_match": {"cel_expr_parsed": parsed}})
+    return {
+        "single_predicate": {
+            "input": {"name": "attributes", "typed_config": typed(_INPUT)},
+            "custom_match": {"name": "condition", "typed_config": matcher},
+        }
+    }
 
 
 @lru_cache(maxsize=1)

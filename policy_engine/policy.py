@@ -26,7 +26,7 @@ Where = Literal["envoy", "python"]
 Mode = Literal["enforce", "shadow"]
 """Whether a policy refuses, or only reports that it would have."""
 
-Kind = Literal["guards", "answers", "changes"]
+Purpose = Literal["guards", "answers", "changes"]
 """What a policy is there for: to let requests pass or not, to answer always, or neither."""
 
 FailureMode = Literal["open", "closed"]
@@ -272,9 +272,11 @@ class Refusal:
 
     details: str
     status: int
-    body: Document  # the JSON body
+    body: Document | str  # the JSON body, or plain text
     prefix: bool = False
     headers: tuple[tuple[str, str], ...] = ()
+    keeps_status: bool = False
+    """The filter's own status stays: `status` is only what it usually is."""
 
 
 class Parameters(BaseModel):
@@ -295,13 +297,19 @@ class Policy(Parameters):
     name: ClassVar[str]
     version: ClassVar[Version]
     runs: ClassVar[Where] = "envoy"
-    kind: ClassVar[Kind] = "guards"
+    purpose: ClassVar[Purpose] = "guards"
     """A condition that cannot be decided holds for policies that guard, and for no others."""
     refusals: ClassVar[tuple[Refusal, ...]] = ()
     source: ClassVar[str] = ""
     """Digest of the code, set by the gateway for policies of its watched folder."""
     example: ClassVar[Document]
     """Parameters that stand in the documentation, and that a test compiles and runs."""
+
+    @classmethod
+    def dressed(cls, system: SystemParameters) -> tuple[Refusal, ...]:
+        """`refusals`, as whoever runs the gateway wants them to look."""
+        del system
+        return cls.refusals
 
     def masked(self) -> Document:
         """The parameters that were given, JSON-shaped, secret ones masked."""
@@ -327,7 +335,7 @@ class Policy(Parameters):
         PolicyNotCompiled.
         """
         del scope
-        if self.kind != "changes":
+        if self.purpose != "changes":
             raise PolicyNotCompiled(self.name, "it has no shadow mode")
         return ()
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from policy_engine.policy import typed
 from xds.certificates import Certificate
-from xds.compile.api import API_SLOT, OPERATION_SLOT
 from xds.compile.clusters import CA_SECRET
 from xds.compile.durations import duration
 from xds.compile.scopes import (
@@ -18,6 +17,7 @@ from xds.compile.scopes import (
     ROOT_SEGMENT,
     SCOPE_HEADER,
 )
+from xds.compile.slots import slots
 from xds.settings import XdsSettings
 
 Document = dict[str, Any]
@@ -27,7 +27,6 @@ SECRET = "envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105  (a me
 GATEWAY_SECRET = "gateway-certificate"  # noqa: S105  (a resource's name)
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _EXTENSION = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
-_FILTER_CHAIN = "envoy.extensions.filters.http.filter_chain.v3.FilterChainConfig"
 _PRIVATE_PREFIX = "x-signalbox-"
 _ADS: Document = {"ads": {}, "resource_api_version": "V3"}
 _SLASHES = {
@@ -194,10 +193,7 @@ def _connection_manager(
         "drain_timeout": "5s",
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "http_filters": [
-            *(
-                {"name": slot, "disabled": True, "typed_config": typed(_FILTER_CHAIN)}
-                for slot in (API_SLOT, OPERATION_SLOT)
-            ),
+            *slots(),
             {
                 "name": "router",
                 "typed_config": typed(

@@ -1,17 +1,17 @@
 """Policies in a real Envoy: chains in the slots of a connection manager, as xds builds them."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
+from policy_engine.attached import Attached
 from policy_engine.chain import Chain, compile_chain
 from policy_engine.policy import (
     Credential,
     DirectAnswer,
-    HttpFilter,
     Level,
     Policy,
     Redirect,
@@ -26,21 +26,21 @@ from tests.servers.http_backend import HttpBackend, http_backend
 from tests.servers.secrets import given_secrets
 from xds.compile.actions import answer_action
 from xds.compile.clusters import service_cluster
+from xds.compile.slots import Layout, slots
 
 Document = dict[str, Any]
 
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-_CHAIN = "envoy.extensions.filters.http.filter_chain.v3"
-_OFF = typed("envoy.config.route.v3.FilterConfig", {"disabled": True})
-API_SLOT, OPERATION_SLOT = "chain0", "chain1"
 
 
 @dataclass(frozen=True)
 class Api:
     """What is attached where; every operation takes any method."""
 
-    policies: tuple[Policy, ...] = ()
-    operations: Mapping[str, tuple[Policy, ...]] = field(default_factory=lambda: {"/": ()})
+    policies: tuple[Policy | Attached, ...] = ()
+    operations: Mapping[str, tuple[Policy | Attached, ...]] = field(
+        default_factory=lambda: {"/": ()}
+    )
     credentials: tuple[Credential, ...] = ()
     key_issuer: str | None = None
     subscriptions: tuple[Subscriber, ...] = ()
@@ -50,7 +50,11 @@ class Api:
 
     def scope(self, level: Level, path: str | None = None) -> Scope:
         """Where the policies of that level are attached."""
-        below = {policy.name for one in self.operations.values() for policy in one}
+        below = {
+            (one.policy if isinstance(one, Attached) else one).name
+            for chain in self.operations.values()
+            for one in chain
+        }
         return Scope(
             level=level,
             api_id="orders",
@@ -76,17 +80,6 @@ class Gateway:
     port: int
 
 
-def chain_slot(filters: Iterable[HttpFilter], slot: str) -> Document:
-    """`filters` as typed_per_filter_config entries of `slot`."""
-    every = tuple(filters)
-    if not every:
-        return {}
-    chain = {"filters": [{"name": one.name, "typed_config": one.config} for one in every]}
-    return {slot: typed(f"{_CHAIN}.FilterChainConfigPerRoute", {"filter_chain": chain})} | {
-        one.name: one.per_route for one in every if one.per_route is not None
-    }
-
-
 def direct(answer: DirectAnswer | Redirect) -> Document:
     """The route fields that make Envoy give `answer`."""
     if isinstance(answer, Redirect):
@@ -106,19 +99,19 @@ def direct(answer: DirectAnswer | Redirect) -> Document:
     }
 
 
-def _routes(path: str, api: Api, above: Chain, own: Chain) -> list[Document]:
+def _routes(path: str, api: Api, above: Chain, layout: Layout, own: Chain) -> list[Document]:
     match: Document = {"prefix": path}
     routes: list[Document] = []
-    preflights = list(above.preflights)
+    preflights = [(one, layout.only(before)) for one, before in above.preflights]
     if above.answer is None:
-        preflights += [(one, (*above.filters, *before)) for one, before in own.preflights]
-    for preflight, before in preflights:
+        preflights += [(one, Layout(before, layout.end).config) for one, before in own.preflights]
+    for preflight, slots_of_it in preflights:
         method = {"name": ":method", "string_match": {"exact": "OPTIONS"}}
         routes.append(
             {
                 "match": {**match, "headers": [method, *preflight.match_headers]},
                 **direct(preflight.answer),
-                "typed_per_filter_config": {API_SLOT: _OFF} | chain_slot(before, OPERATION_SLOT),
+                "typed_per_filter_config": slots_of_it,
             }
         )
     answer = above.answer or own.answer
@@ -127,9 +120,9 @@ def _routes(path: str, api: Api, above: Chain, own: Chain) -> list[Document]:
         "name": f"GET|{path}|*|orders",
         "match": match,
         **(direct(answer) if answer is not None else {"route": forward | own.route_fields}),
-        "typed_per_filter_config": chain_slot(
-            () if above.answer is not None else own.filters, OPERATION_SLOT
-        ),
+        "typed_per_filter_config": Layout(
+            () if above.answer is not None else own.filters, layout.end
+        ).config,
     }
     return [*routes, route]
 
@@ -137,15 +130,16 @@ def _routes(path: str, api: Api, above: Chain, own: Chain) -> list[Document]:
 def virtual_host(api: Api, name: str = "orders", domains: tuple[str, ...] = ("*",)) -> Document:
     """`api` as one virtual host."""
     above = compile_chain(api.policies, api.scope("api"))
+    layout = Layout(above.filters)
     routes: list[Document] = []
     for path in sorted(api.operations, key=len, reverse=True):
         own = compile_chain(api.operations[path], api.scope("operation", path))
-        routes += _routes(path, api, above, own)
+        routes += _routes(path, api, above, layout, own)
     return {
         "name": name,
         "domains": list(domains),
         "routes": routes,
-        "typed_per_filter_config": chain_slot(above.filters, API_SLOT),
+        "typed_per_filter_config": layout.config,
     }
 
 
@@ -183,7 +177,6 @@ def bootstrap(
     def address(port: int) -> Document:
         return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
-    slot = typed(f"{_CHAIN}.FilterChainConfig")
     manager = {
         "stat_prefix": "http",
         "route_config": {
@@ -192,10 +185,7 @@ def bootstrap(
             "max_direct_response_body_size_bytes": 1 << 20,
         },
         "http_filters": [
-            *(
-                {"name": name, "disabled": True, "typed_config": slot}
-                for name in (API_SLOT, OPERATION_SLOT)
-            ),
+            *slots(),
             {
                 "name": "router",
                 "typed_config": typed("envoy.extensions.filters.http.router.v3.Router"),

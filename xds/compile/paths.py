@@ -40,6 +40,18 @@ def first_literal(parts: tuple[str, ...]) -> str | None:
     return parts[0] if _kind(parts[0]) == _LITERAL else None
 
 
+def covers(general: tuple[str, ...], parts: tuple[str, ...]) -> bool:
+    """Whether `general` matches every path that `parts` matches."""
+    for at, part in enumerate(general):
+        if _kind(part) == _REST:
+            return True
+        if at >= len(parts) or _kind(parts[at]) == _REST:
+            return False
+        if part != parts[at] and _kind(part) != _PARAM:
+            return False
+    return len(general) == len(parts)
+
+
 def path_routes(
     context: str,
     parts: tuple[str, ...],

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from policy_engine.policy import typed
-from xds.compile.api import ApiRoute, CompiledApi
+from xds.compile.api import CompiledApi
+from xds.compile.site import ApiRoute
 
 Document = dict[str, Any]
 
@@ -217,6 +218,7 @@ def _virtual_host(made: _VirtualHost, tree_threshold: int) -> Document:
     entries = sorted(
         ((one.api, hosts, route) for one in made.members for hosts, route in one.routes),
         key=lambda entry: (
+            not entry[2].again,
             _host_order(entry[1]),
             entry[1],
             -len(entry[0].context),

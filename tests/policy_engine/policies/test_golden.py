@@ -89,14 +89,11 @@ def readable(chain: Chain) -> dict[str, Any]:
             case _:
                 return value
 
-    whole = asdict(chain)
-    del whole["steps"]
-    taken = chain.taken(chain.ways)
-    whole |= {
-        "route_fields": taken.route_fields,
-        "routing": asdict(taken.routing),
-        "connections": asdict(taken.connections),
-    }
+    taken = asdict(chain.taken(chain.ways))
+    steps = {name: taken[name] for name in ("route_fields", "routing", "connections")}
+    whole: dict[str, Any] = {}
+    for name, part in asdict(chain).items():
+        whole |= steps if name == "steps" else {name: part}
     for one in _parts_of(whole):
         for name, usual in (("when", None), ("lets_pass", False)):
             if one.get(name, ...) == usual:
