@@ -13,8 +13,12 @@ from policy_engine.policies.backend_jwt import BackendJwt
 from policy_engine.policy import Scope
 from policy_engine.signing import jwks, new_key
 from policy_engine.system import SystemParameters
-from tests.policy_engine.attached import policy
+from tests.policy_engine.attached import COMPANY, basic, policy
 from tests.policy_engine.exchanges import exchange
+from tests.policy_engine.python_gateway import PythonGateway, python_gateway, ref
+from tests.policy_engine.tokens import bearer, key_manager
+from tests.servers.http_backend import Answer as Said
+from tests.servers.http_backend import http_backend
 
 SYSTEM = SystemParameters(
     backend_jwt_key=new_key("ES256"),
@@ -40,11 +44,13 @@ def made(**params: Any) -> BackendJwt:
 
 def told(request: Exchange, header: str = "x-jwt-assertion") -> dict[str, Any]:
     """What the upstream reads, verified as it would."""
-    (key,) = jwt.PyJWKSet.from_json(json.dumps(jwks(request.system))).keys
     (token,) = request.request.headers.all(header)
-    return dict(
-        jwt.decode(token, key, algorithms=["ES256"], options={"verify_aud": False}),
-    )
+    return verified(token)
+
+
+def verified(token: str) -> dict[str, Any]:
+    (key,) = jwt.PyJWKSet.from_json(json.dumps(jwks(SYSTEM))).keys
+    return dict(jwt.decode(token, key, algorithms=["ES256"], options={"verify_aud": False}))
 
 
 def request(headers: dict[str, str] | None = None, **fields: Any) -> Exchange:
@@ -173,3 +179,83 @@ def test_wrong_parameters_are_told_by_their_path(
     with pytest.raises(InvalidParameters, match=reason) as caught:
         made(**params)
     assert [fault.path for fault in caught.value.faults] == [path]
+
+
+BY_JWT = ref("jwt-auth")
+SIGNED = ref("backend-jwt", requireAuthentication=True, claimMappings={"org.id": "tenant"})
+
+
+async def received(running: PythonGateway, headers: dict[str, str]) -> dict[str, Any]:
+    """What the upstream is told about a caller with these headers."""
+    answer = await running.client.get("/items", headers={"X-JWT-Assertion": "mine"} | headers)
+    assert answer.status_code == 200
+    (token,) = running.backend.last.all("x-jwt-assertion")
+    return verified(token)
+
+
+async def test_through_envoy_callers_with_a_json_web_token_are_told() -> None:
+    system = SYSTEM.model_copy(update={"key_managers": (key_manager("company", COMPANY),)})
+    async with python_gateway([BY_JWT, SIGNED], system=system) as running:
+        token = COMPANY.token(aud="orders", client_id="shop", org={"id": 7})
+        claims = await received(running, bearer(token))
+        assert claims.pop("exp") - claims.pop("iat") == 900
+        assert claims == {
+            "iss": "https://gateway.example",
+            "sub": "ann",
+            "auth_type": "jwt",
+            "original_iss": COMPANY.issuer,
+            "aud": "orders",
+            "credential_id": "shop",
+            "tenant": 7,
+        }
+        refused = await running.client.get("/items", headers={"X-JWT-Assertion": "mine"})
+        assert refused.status_code == 401
+
+
+async def test_through_envoy_nobody_is_told_without_authentication() -> None:
+    async with python_gateway([ref("backend-jwt")], system=SYSTEM) as running:
+        answer = await running.client.get("/items", headers={"X-JWT-Assertion": "mine"})
+        assert answer.status_code == 200
+        assert running.backend.last.header("x-jwt-assertion") is None
+    async with python_gateway([SIGNED], system=SYSTEM) as running:
+        answer = await running.client.get("/items", headers={"X-JWT-Assertion": "mine"})
+        assert answer.status_code == 401
+        assert answer.json()["error"] == "Unauthorized"
+
+
+@pytest.mark.parametrize("same_hop", [True, False])
+async def test_through_envoy_callers_with_an_opaque_token_are_told(same_hop: bool) -> None:
+    live = json.dumps({"active": True, "sub": "bob", "client_id": "app", "org": {"id": 7}})
+    between = (
+        [] if same_hop else [ref("set-headers", request={"headers": [{"name": "a", "value": "b"}]})]
+    )
+    chain = [ref("opaque-token-auth"), *between, SIGNED]
+    async with http_backend(lambda _: Said(body=live.encode())) as idp:
+        provider = {"name": "company", "introspection": {"uri": f"{idp.url}/introspect"}}
+        system = SystemParameters.model_validate(
+            {
+                "introspection_providers": [provider],
+                "backend_jwt_key": SYSTEM.backend_jwt_key,
+                "backend_jwt_algorithm": "ES256",
+            }
+        )
+        async with python_gateway(chain, system=system) as running:
+            claims = await received(running, bearer("opaque"))
+            assert (claims["sub"], claims["auth_type"]) == ("bob", "opaque")
+            assert (claims["credential_id"], claims["tenant"]) == ("app", 7)
+
+
+async def test_through_envoy_users_with_a_password_are_told_by_name() -> None:
+    chain = [ref("basic-auth", username="shop", password="s"), SIGNED]
+    async with python_gateway(chain, system=SYSTEM) as running:
+        claims = await received(running, {"Authorization": basic("shop", "s")})
+        assert set(claims) == {"iss", "sub", "iat", "exp"}
+        assert claims["sub"] == "shop"
+
+
+async def test_the_example_does_what_it_says() -> None:
+    system = SYSTEM.model_copy(update={"key_managers": (key_manager("company", COMPANY),)})
+    chain = [BY_JWT, ref("backend-jwt", **BackendJwt.example)]
+    async with python_gateway(chain, system=system) as running:
+        claims = await received(running, bearer(COMPANY.token(tenant="acme")))
+        assert (claims["organization"], claims["env"]) == ("acme", "production")

@@ -269,3 +269,16 @@ def test_wrong_parameters_are_told_by_their_path(params: dict[str, Any], path: s
     with pytest.raises(InvalidParameters) as caught:
         policy("interceptor-service", **params)
     assert [fault.path for fault in caught.value.faults] == [path]
+
+
+async def test_the_example_does_what_it_says() -> None:
+    response = {"headersToAdd": {"X-Seen": "yes"}}
+    async with http_backend(replying(None, response)) as service:
+        example = InterceptorService.example | {"endpoint": f"{service.url}/v1"}
+        async with python_gateway([ref("interceptor-service", **example)]) as running:
+            answer = await running.client.post("/items", content="mine")
+            assert answer.headers["x-seen"] == "yes"
+            assert ["requestBody" in one for one in asked(service)] == [False, False]
+            assert "responseBody" in asked(service)[1]
+            service.answer = lambda _: Answer(500)
+            assert (await running.client.post("/items", content="mine")).json() == FAILED

@@ -3,12 +3,13 @@ from typing import Any
 import pytest
 
 from policy_engine.errors import InvalidParameters
+from policy_engine.policies.json_xml_mediator import JsonXmlMediator
 from tests.policy_engine.attached import policy
 from tests.policy_engine.python_gateway import PythonGateway, python_gateway, ref
 from tests.servers.http_backend import Answer
 
 HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
-TO_XML = ref("json-xml-mediator", downstreamPayloadFormat="json", upstreamPayloadFormat="xml")
+TO_XML = ref("json-xml-mediator", **JsonXmlMediator.example)
 TO_JSON = ref("json-xml-mediator", downstreamPayloadFormat="xml", upstreamPayloadFormat="json")
 XML = (("content-type", "application/xml; charset=utf-8"),)
 JSON = (("content-type", "application/json"),)

@@ -182,3 +182,13 @@ async def test_beside_a_policy_that_wants_whole_bodies_it_works_too() -> None:
             answer = await running.client.post("/items", json={"a": "two words"})
             assert answer.status_code == 200
     assert [one["flow"] for one in lines(logged)] == ["REQUEST", "RESPONSE"]
+
+
+async def test_the_example_does_what_it_says() -> None:
+    async with python_gateway([ref("log-message", **LogMessage.example)]) as running:
+        with capture_logs() as logged:
+            assert (await running.client.post("/items", json={"a": 1})).status_code == 200
+    first, payload, last = lines(logged)
+    assert "user-agent" not in first["headers"]
+    assert payload["payload"] == '{"a":1}'
+    assert last["headers"]["content-type"] == "application/json"

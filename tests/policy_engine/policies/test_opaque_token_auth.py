@@ -16,6 +16,8 @@ from policy_engine.policy import Scope
 from policy_engine.system import SystemParameters
 from tests.policy_engine.attached import basic, policy
 from tests.policy_engine.exchanges import exchange, reaching, result
+from tests.policy_engine.python_gateway import python_gateway, ref
+from tests.policy_engine.tokens import bearer
 from tests.servers.http_backend import Answer as Said
 from tests.servers.http_backend import HttpBackend, Received, http_backend
 
@@ -445,3 +447,63 @@ def test_wrong_settings_are_refused(introspection: dict[str, str], reason: str) 
 
 def test_secrets_are_not_shown() -> None:
     assert "s:ecret" not in repr(asking(HttpBackend(port=1)))
+
+
+async def test_through_envoy_only_live_tokens_pass_and_tell_who_calls() -> None:
+    one = ref("opaque-token-auth", claimMappings={"username": "X-User"})
+    async with http_backend(provider()) as idp, python_gateway([one], system=asking(idp)) as gw:
+        spoofed = {APPLICATION_HEADER: "admin", "X-User": "root"}
+        answer = await gw.client.get("/items", headers=bearer("good") | spoofed)
+        assert answer.status_code == 200
+        got = gw.backend.last
+        assert got.all("x-user") == ["Ann %C3%84"]
+        assert got.header("authorization") is None
+        assert got.header("x-forwarded-authorization") == "Bearer good"
+        for headers, expected in (
+            ({}, "Bearer"),
+            (bearer("dead"), 'Bearer error="invalid_token"'),
+            (bearer("unknown"), 'Bearer error="invalid_token"'),
+        ):
+            answer = await gw.client.get("/items", headers=headers)
+            assert answer.status_code == 401
+            assert answer.json()["message"] == "Authentication failed"
+            assert answer.headers.get_list("www-authenticate") == [expected]
+            assert answer.headers["content-type"] == "application/json"
+        assert len(gw.backend.requests) == 1
+        idp.answer = lambda _: Said(500)
+        assert (await gw.client.get("/items", headers=bearer("good"))).status_code == 200
+        assert (await gw.client.get("/items", headers=bearer("new"))).status_code == 503
+        logged = await gw.logged(6)
+        assert logged[0]["metadata"]["identity"]["claims"]["sub"] == "ann"
+        assert "good" not in repr(logged[0]["metadata"])
+
+
+async def test_through_envoy_both_levels_must_agree() -> None:
+    api = [ref("opaque-token-auth")]
+    operations = {
+        "GET /plain": (),
+        "GET /same": (ref("opaque-token-auth", requiredScopes=["orders:read"]),),
+        "GET /strict": (ref("opaque-token-auth", requiredScopes=["admin"]),),
+    }
+    async with (
+        http_backend(provider()) as idp,
+        python_gateway(api, operations, system=asking(idp)) as gw,
+    ):
+        for path, expected in (("/plain", 200), ("/same", 200), ("/strict", 401)):
+            answer = await gw.client.get(path, headers=bearer("good"))
+            assert answer.status_code == expected
+            assert (await gw.client.get(path, headers=bearer("dead"))).status_code == 401
+        assert [parse_qs(one.body.decode())["token"] for one in idp.requests] == [
+            ["good"],
+            ["dead"],
+        ]
+
+
+async def test_the_example_does_what_it_says() -> None:
+    example = ref("opaque-token-auth", **OpaqueTokenAuth.example)
+    async with http_backend(provider()) as idp, python_gateway([example], system=asking(idp)) as gw:
+        assert (await gw.client.get("/items", headers=bearer("good"))).status_code == 200
+        assert gw.backend.last.header("x-user") == "Ann %C3%84"
+        assert gw.backend.last.header("x-forwarded-authorization") is None
+        idp.answer = provider({"bad": LIVE | {"tenant": "other"}})
+        assert (await gw.client.get("/items", headers=bearer("bad"))).status_code == 401
