@@ -69,11 +69,7 @@ def _tell(
     *,
     refused: bool,
 ) -> None:
-    def header(key: str, value: str) -> None:
-        one = response.response_headers_to_add.add()
-        one.key = key
-        one.value = value
-
+    add = response.response_headers_to_add.add
     row, at = told[0]
     if len(told) > 1:
         row, at = max(
@@ -86,11 +82,11 @@ def _tell(
         )
     quota, standing = row.quota, standings[at]
     if quota.told.x_ratelimit:
-        header("x-ratelimit-limit", str(question.takes[at].rule.hits))
-        header("x-ratelimit-remaining", str(standing.remaining))
-        header("x-ratelimit-reset", str(_seconds(standing.reset_us)))
+        add(key="x-ratelimit-limit", value=str(question.takes[at].rule.hits))
+        add(key="x-ratelimit-remaining", value=str(standing.remaining))
+        add(key="x-ratelimit-reset", value=str(_seconds(standing.reset_us)))
         if refused:
-            header("x-ratelimit-quota", quota.name)
+            add(key="x-ratelimit-quota", value=quota.name)
     policies, states = [], []
     for one, strict in told:
         if one.quota.told.ietf:
@@ -99,13 +95,13 @@ def _tell(
             name = one.names[strict - one.start]
             states.append(f"{name};r={left.remaining};t={_seconds(left.reset_us)}")
     if policies:
-        header("ratelimit-policy", ", ".join(policies))
-        header("ratelimit", ", ".join(states))
+        add(key="ratelimit-policy", value=", ".join(policies))
+        add(key="ratelimit", value=", ".join(states))
     if refused:
         if quota.told.retry_after:
-            header("retry-after", str(_seconds(standing.retry_us)))
+            add(key="retry-after", value=str(_seconds(standing.retry_us)))
         if quota.answer is not None:
-            header("content-type", quota.answer.content_type)
+            add(key="content-type", value=quota.answer.content_type)
             response.raw_body = quota.answer.body.encode()
 
 

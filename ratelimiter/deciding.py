@@ -19,7 +19,7 @@ from ratelimiter.away import LocalShares, Seen
 from ratelimiter.counters import TAGS, Part, Standing
 from ratelimiter.errors import StoreAway
 from ratelimiter.over_limit import OverLimit
-from ratelimiter.ports import CounterStore, Due, Peers
+from ratelimiter.ports import CounterStore, Decided, Due, Peers
 from ratelimiter.reading import Question, refunds
 from ratelimiter.settings import RatelimiterSettings
 
@@ -244,7 +244,7 @@ class Decider:
                 self._reconcile(batch, decided.standings)
             else:
                 self._clock.set(decided.now_us)
-                self._settle(batch, decided.standings)
+                self._settle(batch, decided)
         finally:
             timer.cancel()
             if not late:
@@ -252,17 +252,14 @@ class Decider:
             if lane.pending:
                 self._schedule()
 
-    def _settle(
-        self, batch: list[_Entry], standings: tuple[tuple[Standing, ...] | None, ...]
-    ) -> None:
-        now_us = self._clock.now_us()
-        for (ticket, index), found in zip(batch, standings, strict=True):
+    def _settle(self, batch: list[_Entry], decided: Decided) -> None:
+        for (ticket, index), found in zip(batch, decided.standings, strict=True):
             if found is None:  # on its way to another node
                 self._locally(ticket, index)
             else:
                 self._fill(ticket, index, found)
                 part = ticket.question.parts[index]
-                self._note(part, found, now_us)
+                self._note(part, found, decided.now_us)
             self._deliver(ticket, "store")
 
     def _note(self, part: Part, standings: tuple[Standing, ...], now_us: int) -> None:
@@ -359,31 +356,43 @@ class Decider:
             self._watcher.recovered(str(lane.name), away_s, merged)
 
     def _is_there(self, tag: int) -> bool:
+        """Whether the place of `tag` is not known to be away."""
         lane = self._lanes.get(self._store.place(tag))
-        return lane is not None and lane.away is None
+        return lane is None or lane.away is None
 
     async def _merge(self, returning: Hashable) -> int:
-        """Tell places that are there, and the one that returns, what they missed; how much."""
-        share = self._peers.live
+        """Tell places that are there, and the one that returns, what they missed; how much.
+
+        Raises StoreAway when the one that returns is away again.
+        """
 
         def wanted(tag: int) -> bool:
             return self._store.place(tag) == returning or self._is_there(tag)
 
-        dues = self._shares.dues(wanted, self._clock.now_us(), share)
         by_place: dict[Hashable, list[Due]] = {}
-        for due in dues:
+        for due in self._shares.dues(wanted, self._clock.now_us(), self._peers.live):
             by_place.setdefault(self._store.place(due.tag), []).append(due)
+        merged = 0
+        failed: StoreAway | None = None
         while by_place:
-            place, mine = next(iter(by_place.items()))
+            place, dues = by_place.popitem()
             try:
-                await self._store.merge(place, mine)
+                await self._store.merge(place, dues)
+            except StoreAway as error:
+                self._shares.untold(dues)
+                if place == returning:
+                    failed = error
+                else:
+                    self._lost(self._lane(dues[0].tag), error)
             except BaseException:
-                for untold in by_place.values():
-                    self._shares.untold(untold)
+                self._shares.untold(dues)
                 raise
-            metrics.MERGED.inc(len(mine))
-            del by_place[place]
-        return len(dues)
+            else:
+                merged += len(dues)
+                metrics.MERGED.inc(len(dues))
+        if failed is not None:
+            raise failed
+        return merged
 
     def _tell(self, lane: _Lane, away: _Away) -> None:
         away_s = time.monotonic() - away.started_s

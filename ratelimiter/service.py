@@ -103,8 +103,22 @@ def check(settings: RatelimiterSettings) -> None:
 async def serving(
     settings: RatelimiterSettings, bus: Bus | None, store: CounterStore
 ) -> AsyncIterator[Running]:
-    """The service on its addresses; without a bus nobody hears of it. Raises CannotListen."""
+    """The service on its addresses; without a bus nobody hears of it.
+
+    Raises CannotListen, InsecureAddress, BadStoreSettings.
+    """
     check(settings)
+    try:
+        async with _serving(settings, bus, store) as running:
+            yield running
+    except BaseExceptionGroup as group:
+        raise _alone(group) from None
+
+
+@asynccontextmanager
+async def _serving(
+    settings: RatelimiterSettings, bus: Bus | None, store: CounterStore
+) -> AsyncIterator[Running]:
     node = node_name()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(store.aclose)
@@ -159,6 +173,13 @@ async def run(
         listening(running)
         ready()
         await asyncio.Event().wait()
+
+
+def _alone(error: BaseException) -> BaseException:
+    """What is in groups of one, or the group that has more."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 async def _tidy(store: MemoryStore) -> None:

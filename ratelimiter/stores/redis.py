@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from importlib.resources import files
 from typing import Any, TypeVar
 
+from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
     AskError,
@@ -38,7 +39,7 @@ _PROBE_KEY_MS = b"1000"
 _MERGE_BATCH = 100
 
 _REDIRECTED = (MovedError, AskError, TryAgainError, ClusterDownError, MasterDownError)
-_Command = tuple[bytes | str, ...]
+_Command = tuple[bytes, ...]
 _Reply = Any
 _T = TypeVar("_T")
 
@@ -179,7 +180,10 @@ class RedisStore:
                     index for index, one in enumerate(replies) if isinstance(one, NoScriptError)
                 ]
                 if lost:
-                    again = [(b"SCRIPT", b"LOAD", self._script), *(commands[index] for index in lost)]
+                    again = [
+                        (b"SCRIPT", b"LOAD", self._script),
+                        *(commands[index] for index in lost),
+                    ]
                     for index, reply in zip(
                         lost, (await _round_trip(connection, again))[1:], strict=True
                     ):
@@ -212,7 +216,7 @@ class RedisStore:
 
 async def _round_trip(connection: AbstractConnection, commands: Sequence[_Command]) -> list[_Reply]:
     """Send all, then read a reply or a ResponseError for each."""
-    await connection.send_packed_command(connection.pack_commands(commands))
+    await connection.send_packed_command(b"".join(map(_packed, commands)))
     replies: list[_Reply] = []
     for _ in commands:
         try:
@@ -241,6 +245,11 @@ def away(error: Exception) -> StoreAway:
     if cause == "full":
         said = "it is full (maxmemory is reached)"
     return StoreAway(said, cause)
+
+
+def _packed(command: _Command) -> bytes:
+    packed: bytes = pack_command(command)  # type: ignore[arg-type]
+    return packed
 
 
 def _keys(batch: Sequence[Part]) -> list[bytes]:
