@@ -128,12 +128,13 @@ async def _serve(settings: Settings, names: Collection[str]) -> None:
     gc.disable()  # until ready: state is loaded, and next to nothing of it is garbage
     asyncio.get_running_loop().call_later(_NO_COLLECTION_MAX_S, gc.enable)
     from bus.jetstream import JetStreamBus  # noqa: PLC0415 - after logging is set up
+    from compose.signing_key import with_signing_key  # noqa: PLC0415
     from policy_engine import catalogue as policies  # noqa: PLC0415
     from policy_engine import watched  # noqa: PLC0415
 
     folder = DataFolder(settings.gateway.data.expanduser().absolute())
     folder.create()
-    catalogue = policies.load(system=settings.policies)
+    catalogue = policies.load(system=with_signing_key(settings.policies, folder))
     own_policies = watched.folder_of(settings.policies, folder.root)
     watched.add(catalogue, own_policies)
     gateway = settings.gateway

@@ -32,6 +32,8 @@ from bus.resources.rest_api import RestApi
 from bus.subjects import Family, pattern
 from policy_engine.policy import Refusal
 from policy_engine.refusals import local_reply_config
+from policy_engine.signing import jwks
+from policy_engine.system import SystemParameters
 from xds import metrics
 from xds.ads.protocol import Resource
 from xds.ads.server import AdsServer, Tls
@@ -119,7 +121,8 @@ class Service:
 
     async def run(self) -> None:
         """Until cancelled."""
-        self._ads.publish([*self._statics.resources(None), _resource_of_health()])
+        health = _resource_of_health(self._catalogue.system)
+        self._ads.publish([*self._statics.resources(None), health])
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read(), name="xds: read state")
             group.create_task(self._listen(), name="xds: hear requests")
@@ -352,8 +355,8 @@ def _policies(api: RestApi | None) -> frozenset[str]:
     return frozenset(ref.name for refs in attached for ref in refs)
 
 
-def _resource_of_health() -> Resource:
-    body = encode(SCOPE, health_scope())
+def _resource_of_health(system: SystemParameters) -> Resource:
+    body = encode(SCOPE, health_scope(jwks(system)))
     return Resource(SCOPE_URL, scope_name(HEALTH_SEGMENT), digest(body), body)
 
 

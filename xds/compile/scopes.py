@@ -8,6 +8,7 @@ virtual host; their API-level policies then stand on each route. The more specif
 the longer context, and both before the more specific operation.
 """
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -98,8 +99,15 @@ def scope_document(segment: str, members: Sequence[Member], tree_threshold: int)
     }
 
 
-def health_scope() -> Document:
-    """The reserved paths: answered as soon as a router has its configuration."""
+def health_scope(key_set: Document | None = None) -> Document:
+    """The reserved paths: answered as soon as a router has its configuration.
+
+    `key_set`: the public keys of what the gateway signs, a JWKS.
+    """
+    answers = {
+        **{what: f'{{"status":"{what}"}}\n' for what in ("ready", "healthy")},
+        "jwks": json.dumps(key_set or {"keys": []}) + "\n",
+    }
     return {
         "name": scope_name(HEALTH_SEGMENT),
         "key": {"fragments": [{"string_key": HEALTH_SEGMENT}]},
@@ -115,13 +123,13 @@ def health_scope() -> Document:
                             "match": {"path": f"/{HEALTH_SEGMENT}/{what}"},
                             "direct_response": {
                                 "status": 200,
-                                "body": {"inline_string": f'{{"status":"{what}"}}\n'},
+                                "body": {"inline_string": body},
                             },
                             "response_headers_to_add": [
                                 {"header": {"key": "content-type", "value": "application/json"}}
                             ],
                         }
-                        for what in ("ready", "healthy")
+                        for what, body in answers.items()
                     ],
                 }
             ],
