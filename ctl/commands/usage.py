@@ -37,6 +37,7 @@ class Group(StrEnum):
     API = "api"
     OPERATION = "operation"
     APPLICATION = "application"
+    SUBSCRIPTION = "subscription"
     STATUS = "status"
     MINUTE = "minute"
     HOUR = "hour"
@@ -67,6 +68,12 @@ async def usage(
         str | None,
         typer.Option("--application", metavar="NAME", help="Only this caller; `-`: the unknown."),
     ] = None,
+    subscription: Annotated[
+        str | None,
+        typer.Option(
+            "--subscription", metavar="ID", help="What this one has used of its plan, if not --by."
+        ),
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again and again.")] = False,
     interval_s: Annotated[
         float, typer.Option("--interval", min=0.2, metavar="SECONDS", help="How often, watching.")
@@ -83,9 +90,10 @@ async def usage(
       signalbox usage
       signalbox usage --api petstore --by operation --since 24h
       signalbox usage --by application --by status -o json
+      signalbox usage --subscription 3f2504e0-4f89-41d3-9a0c-0305e82c3301
       signalbox usage --watch
     """
-    from ctl.client import connect  # noqa: PLC0415
+    from ctl.client import connect, part  # noqa: PLC0415
 
     now = datetime.now(UTC)
     moment(since, now)  # a typing error is told before anything is asked
@@ -95,13 +103,16 @@ async def usage(
         "to": zulu(moment(until, now)) if until else None,
         "api": api,
         "application": application,
+        "subscription": subscription,
     }
+    of_plan = f"/subscriptions/{part(subscription)}/usage" if subscription and not by else ""
     async with connect(connection) as client:
         while True:
-            report = await client.request("GET", "/reports/usage", query=query)
+            place = of_plan or "/reports/usage"
+            report = await client.request("GET", place, query={} if of_plan else query)
             if watch and output.colourful(sys.stdout.isatty()):
                 output.say(_CLEAR + f"since {since}, {datetime.now().astimezone():%H:%M:%S}")
-            _show(report, output_format)
+            (_show_quota if of_plan else _show)(report, output_format)
             if not watch:
                 return
             await asyncio.sleep(interval_s)
@@ -135,6 +146,34 @@ def _show(report: Json, form: Format) -> None:
             )
     if report["lostEntries"]:
         output.note(f"{report['lostEntries']} requests of this time were served but not counted")
+
+
+def _show_quota(usage: Json, form: Format) -> None:
+    match form:
+        case Format.JSON:
+            output.say(output.as_json(usage))
+        case Format.YAML:
+            output.say(output.as_yaml(usage).rstrip("\n"))
+        case Format.NAME:
+            output.say(str(usage["subscriptionId"]))
+        case Format.TABLE:
+            limit = usage["limit"]
+            output.table(
+                ("API", "PLAN", "LIMIT", "USED", "LEFT", "REFUSED", "SINCE", "RESETS AT"),
+                [
+                    (
+                        usage["apiId"],
+                        usage["planName"] or "-",
+                        "-" if limit is None else f"{limit}/{usage['unit'].lower()}",
+                        str(usage["used"]),
+                        "-" if limit is None else str(usage["remaining"]),
+                        str(usage["refused"]),
+                        usage["from"],
+                        usage["resetsAt"],
+                    )
+                ],
+                right=range(2, 6),
+            )
 
 
 def _name(row: Json, name: str) -> str:

@@ -23,6 +23,7 @@ from bus.ports import Bus
 from bus.subjects import Family, pattern
 from controller import service
 from controller.memory import MemoryRecord
+from controller.quota import SubscriptionUsage
 from controller.settings import ControllerSettings, User
 from policy_engine.catalogue import load
 from tests.ctl import cli
@@ -105,6 +106,7 @@ async def running(
     router: Router | None = None,
     connected: bool = True,
     extra_routers: Sequence[APIRouter] = (),
+    usage: SubscriptionUsage | None = None,
 ) -> AsyncIterator[Running]:
     """A controller on free ports whose client.json is in `folder`."""
     settings = ControllerSettings.model_validate(
@@ -125,6 +127,7 @@ async def running(
         MemoryRecord(),
         load(),
         extra_routers=extra_routers,
+        usage=usage,
         ready=ready.set_result,
     )
     async with asyncio.TaskGroup() as group:
