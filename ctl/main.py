@@ -5,7 +5,19 @@ import sys
 import typer
 
 from ctl import lifecycle
-from ctl.commands import apply, catalogue, events, imports, keys, resources, status, usage
+from ctl.commands import (
+    applications,
+    apply,
+    catalogue,
+    events,
+    imports,
+    keys,
+    plans,
+    resources,
+    status,
+    subscriptions,
+    usage,
+)
 from ctl.errors import CtlError, ExitCode
 from ctl.output import complain
 from ctl.sections import WIDTH, Sections
@@ -39,7 +51,8 @@ def application() -> typer.Typer:
     )
     app.callback()(_root)
     lifecycle.register(app)
-    for group in (apply, resources, keys, imports, status, usage, events, catalogue):
+    resourceful = (apply, resources, keys, applications, plans, subscriptions, imports)
+    for group in (*resourceful, status, usage, events, catalogue):
         group.register(app)
     return app
 
