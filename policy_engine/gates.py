@@ -149,10 +149,10 @@ class Condition:
         """When it holds: in `phase` (None: whichever), or always, or never. Raises NotNative."""
         node = expressions.folded(_native(json.loads(self.expression), phase))
         constant = expressions.truth(node)
-        if constant is not None:
+        if constant is False or (constant and phase != "response"):
             return constant
-        if phase == "response":
-            node = _both(_answered(), node)
+        if phase == "response":  # nothing of the policy may run before
+            node = _answered() if constant else _both(_answered(), node)
         return Gate(expressions.as_text(node), on_error=on_error)
 
 

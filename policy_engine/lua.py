@@ -52,5 +52,9 @@ def _literal(value: Value) -> str:
         case list():
             return "{" + ",".join(_literal(one) for one in value) + "}"
         case dict():
-            pairs = (f"{key}={_literal(one)}" for key, one in value.items() if one is not None)
+            pairs = (
+                f"{key if key.isidentifier() else f'[{_literal(key)}]'}={_literal(one)}"
+                for key, one in value.items()
+                if one is not None
+            )
             return "{" + ",".join(pairs) + "}"

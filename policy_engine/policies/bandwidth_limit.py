@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from policy_engine.policy import Document, HttpFilter, Policy, Scope, Version, typed
+from policy_engine.policy import Document, HttpFilter, Policy, Purpose, Scope, Version, typed
 
 _FILTER = "envoy.extensions.filters.http.bandwidth_limit.v3.BandwidthLimit"
 _MODES = {"request": "REQUEST", "response": "RESPONSE", "both": "REQUEST_AND_RESPONSE"}
@@ -19,6 +19,7 @@ class BandwidthLimit(Policy):
 
     name: ClassVar[str] = "bandwidth-limit"
     version: ClassVar[Version] = Version(1, 0, 0)
+    purpose: ClassVar[Purpose] = "changes"
     example: ClassVar[Document] = {"kibibytesPerSecond": 512, "direction": "response"}
 
     kibibytes_per_second: Annotated[int, Field(ge=1, le=100_000_000)]

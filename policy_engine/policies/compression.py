@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from policy_engine.policy import Document, HttpFilter, Policy, Scope, Version, typed
+from policy_engine.policy import Document, HttpFilter, Policy, Purpose, Scope, Version, typed
 
 _FILTER = "envoy.extensions.filters.http.compressor.v3.Compressor"
 _LIBRARIES = {
@@ -33,6 +33,7 @@ class Compression(Policy):
 
     name: ClassVar[str] = "compression"
     version: ClassVar[Version] = Version(1, 0, 0)
+    purpose: ClassVar[Purpose] = "changes"
     example: ClassVar[Document] = {"algorithms": ["zstd", "brotli", "gzip"], "minBytes": 1024}
 
     algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1), AfterValidator(_once)] = (

@@ -9,12 +9,14 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from policy_engine.headers import HeaderName, header_mutation
+from policy_engine.lua import Value, constants, lua, program
 from policy_engine.policy import (
     DirectAnswer,
     Document,
     HttpFilter,
     Policy,
     Preflight,
+    Purpose,
     Scope,
     Version,
     typed,
@@ -54,6 +56,7 @@ class Cors(Policy):
 
     name: ClassVar[str] = "cors"
     version: ClassVar[Version] = Version(1, 0, 2)
+    purpose: ClassVar[Purpose] = "changes"
     example: ClassVar[Document] = {
         "allowedOrigins": ["https://app.example.com", "https://*.example.org"],
         "allowedMethods": ["GET", "POST"],
@@ -110,6 +113,30 @@ class Cors(Policy):
         unpark = [_copy(_PARKED_METHOD, _ASKED_METHOD), {"remove": _PARKED_METHOD}]
         restore = header_mutation(unpark, [*self._stripped(), vary])
         return (HttpFilter(f"{own}.parked", park), cors, HttpFilter(after, restore))
+
+    def conditional(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        """One `lua` filter, which answers preflights too."""
+        origins: list[Value] = [_for_lua(one) for one in self.allowed_origins]
+        headers = dict(self._preflight_headers())
+        asked = {
+            "%REQ(origin)%": "%origin",
+            f"%REQ({_ASKED_METHOD})%": "%method",
+            f"%REQ({_ASKED_HEADERS})%": "%headers",
+        }
+        told: dict[str, Value] = {name: asked.get(one, one) for name, one in headers.items()}
+        source = constants(
+            ANYBODY=self._anybody,
+            ORIGINS=origins,
+            CREDENTIALS=self.allow_credentials,
+            EXPOSED=", ".join(self.exposed_headers) or None,
+            METHODS=None if "*" in self.allowed_methods else list(self.allowed_methods),
+            HEADERS=None
+            if "*" in self.allowed_headers
+            else [one.lower() for one in self.allowed_headers],
+            PREFLIGHT=told,
+            FORWARD=self.forward_preflight,
+        )
+        return (HttpFilter(scope.unique(self.name), lua(source + program("cors.lua"))),)
 
     def preflights(self) -> tuple[Preflight, ...]:
         """The answers to preflights: one that allows, one that says nothing."""
@@ -200,6 +227,13 @@ def _origin_pattern(origin: str) -> str:
     if not wildcard:
         return re.escape(origin)
     return rf"{re.escape(scheme)}://{_LABELS}\.{re.escape(host)}"
+
+
+def _for_lua(origin: str) -> Value:
+    scheme, wildcard, host = origin.partition("://*.")
+    if origin == "*":
+        return {"any": True}
+    return {"scheme": f"{scheme}://", "suffix": f".{host}"} if wildcard else {"exact": origin}
 
 
 def _matching(header: str, pattern: str) -> Document:

@@ -4,7 +4,16 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from policy_engine.policy import Document, HttpFilter, Policy, Routing, Scope, Share, Version
+from policy_engine.policy import (
+    Document,
+    HttpFilter,
+    Policy,
+    Purpose,
+    Routing,
+    Scope,
+    Share,
+    Version,
+)
 
 
 class DynamicEndpoint(Policy):
@@ -18,6 +27,7 @@ class DynamicEndpoint(Policy):
 
     name: ClassVar[str] = "dynamic-endpoint"
     version: ClassVar[Version] = Version(1, 0, 1)
+    purpose: ClassVar[Purpose] = "changes"
     example: ClassVar[Document] = {"targetUpstream": "orders-v2"}
 
     target_upstream: Annotated[str, Field(min_length=1, max_length=100)]

@@ -10,6 +10,7 @@ from policy_engine.policy import (
     HttpFilter,
     Parameters,
     Policy,
+    Purpose,
     Scope,
     Version,
     typed,
@@ -54,6 +55,7 @@ class FaultInjection(Policy):
 
     name: ClassVar[str] = "fault-injection"
     version: ClassVar[Version] = Version(1, 0, 0)
+    purpose: ClassVar[Purpose] = "answers"
     example: ClassVar[Document] = {"delay": {"duration": "5ms", "percentage": 50.0}}
 
     delay: Delay | None = None

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from policy_engine.policy import Document, HttpFilter, Policy, Routing, Scope, Version
+from policy_engine.policy import Document, HttpFilter, Policy, Purpose, Routing, Scope, Version
 
 _HOST = re.compile(
     r"([A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
@@ -28,6 +28,7 @@ class HostRewrite(Policy):
 
     name: ClassVar[str] = "host-rewrite"
     version: ClassVar[Version] = Version(1, 0, 1)
+    purpose: ClassVar[Purpose] = "changes"
     example: ClassVar[Document] = {"host": "orders.internal.example.com"}
 
     host: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_host)]

@@ -14,6 +14,7 @@ from policy_engine.policy import (
     Document,
     HttpFilter,
     Policy,
+    Purpose,
     Scope,
     Version,
     literal,
@@ -47,6 +48,7 @@ class MaintenanceMode(Policy):
 
     name: ClassVar[str] = "maintenance-mode"
     version: ClassVar[Version] = Version(1, 0, 0)
+    purpose: ClassVar[Purpose] = "answers"
     example: ClassVar[Document] = {"message": "Back at noon", "retryAfter": "30m"}
 
     message: Annotated[str, Field(max_length=1024)] = "The API is under maintenance"

@@ -4,7 +4,16 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from policy_engine.policy import Document, HttpFilter, Mirror, Policy, Routing, Scope, Version
+from policy_engine.policy import (
+    Document,
+    HttpFilter,
+    Mirror,
+    Policy,
+    Purpose,
+    Routing,
+    Scope,
+    Version,
+)
 
 
 class MirrorPolicy(Policy):
@@ -16,6 +25,7 @@ class MirrorPolicy(Policy):
 
     name: ClassVar[str] = "mirror"
     version: ClassVar[Version] = Version(1, 0, 0)
+    purpose: ClassVar[Purpose] = "changes"
     example: ClassVar[Document] = {"targetUpstream": "orders-v2", "percentage": 10.0}
 
     target_upstream: Annotated[str, Field(min_length=1, max_length=100)]

@@ -5,13 +5,14 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from policy_engine.lua import lua
-from policy_engine.paths import PathValue, prefix_rewrite
+from policy_engine.lua import constants, lua, program
+from policy_engine.paths import PathValue, guarded_segments, prefix_rewrite
 from policy_engine.policy import (
     Document,
     HttpFilter,
     Parameters,
     Policy,
+    Purpose,
     Redirect,
     Scope,
     Version,
@@ -63,6 +64,7 @@ class RedirectPolicy(Policy):
 
     name: ClassVar[str] = "redirect"
     version: ClassVar[Version] = Version(0, 9, 1)
+    purpose: ClassVar[Purpose] = "answers"
     example: ClassVar[Document] = {
         "statusCode": 301,
         "scheme": "https",
@@ -99,6 +101,26 @@ class RedirectPolicy(Policy):
             return ()
         return (HttpFilter(scope.unique(self.name), lua(_STAY)),)
 
+    def conditional(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        """One `lua` filter, which answers."""
+        prefix = full = None
+        value = ""
+        match self.path:
+            case RedirectPath(mode="full", value=path):
+                full = path
+            case RedirectPath(value=path):
+                prefix, value = _guarded(scope), path.rstrip("/")
+        source = constants(
+            STATUS=str(self.status_code),
+            SCHEME=self.scheme,
+            HOST=self.hostname,
+            PORT=self.port,
+            FULL=full,
+            PREFIX=prefix,
+            VALUE=value,
+        )
+        return (HttpFilter(scope.unique(self.name), lua(source + program("redirect.lua"))),)
+
     def redirect(self, scope: Scope) -> Redirect:
         """The redirect, always."""
         action: Document = {}
@@ -114,3 +136,13 @@ class RedirectPolicy(Policy):
             case RedirectPath(value=value):
                 action["regex_rewrite"] = prefix_rewrite(scope, value)
         return Redirect(self.status_code, action)
+
+
+def _guarded(scope: Scope) -> str:
+    """A Lua pattern of what the policy stands for."""
+    context = "" if scope.context == "/" else re.sub(r"(\W)", r"%\1", scope.context)
+    parts = (
+        "/[^/]+" if part.startswith("{") else "/" + re.sub(r"(\W)", r"%\1", part)
+        for part in guarded_segments(scope)
+    )
+    return "^" + context + "".join(parts)

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from policy_engine.headers import EditableHeaderName, header_mutation
-from policy_engine.policy import Document, HttpFilter, Parameters, Policy, Scope, Version
+from policy_engine.policy import Document, HttpFilter, Parameters, Policy, Purpose, Scope, Version
 
 
 class NamedHeader(Parameters):
@@ -27,6 +27,7 @@ class RemoveHeaders(Policy):
 
     name: ClassVar[str] = "remove-headers"
     version: ClassVar[Version] = Version(1, 0, 1)
+    purpose: ClassVar[Purpose] = "changes"
     example: ClassVar[Document] = {
         "request": {"headers": [{"name": "X-Debug"}]},
         "response": {"headers": [{"name": "X-Powered-By"}]},

@@ -14,6 +14,7 @@ from policy_engine.policy import (
     HttpFilter,
     Parameters,
     Policy,
+    Purpose,
     Routing,
     Scope,
     Version,
@@ -251,6 +252,7 @@ class RequestRewrite(Policy):
 
     name: ClassVar[str] = "request-rewrite"
     version: ClassVar[Version] = Version(1, 0, 2)
+    purpose: ClassVar[Purpose] = "changes"
     example: ClassVar[Document] = {
         "match": {"headers": [{"name": "X-Client", "type": "Exact", "value": "mobile"}]},
         "pathRewrite": {

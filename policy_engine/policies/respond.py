@@ -12,6 +12,7 @@ from policy_engine.policy import (
     HttpFilter,
     Parameters,
     Policy,
+    Purpose,
     Scope,
     Version,
     literal,
@@ -43,6 +44,7 @@ class Respond(Policy):
 
     name: ClassVar[str] = "respond"
     version: ClassVar[Version] = Version(1, 0, 1)
+    purpose: ClassVar[Purpose] = "answers"
     example: ClassVar[Document] = {
         "statusCode": 503,
         "body": '{"error":"Closed for maintenance"}',

@@ -11,7 +11,7 @@ from bus.resources.document import PositiveDuration, duration_s
 from policy_engine.errors import PolicyNotCompiled
 from policy_engine.headers import APPLICATION_HEADER, EditableHeaderName
 from policy_engine.lua import constants, program
-from policy_engine.policy import Document, HttpFilter, Policy, Scope, Version, typed
+from policy_engine.policy import Document, HttpFilter, Policy, Purpose, Scope, Version, typed
 
 _LUA = "envoy.extensions.filters.http.lua.v3.Lua"
 
@@ -66,6 +66,7 @@ class ResponseCache(Policy):
 
     name: ClassVar[str] = "response-cache"
     version: ClassVar[Version] = Version(1, 0, 0)
+    purpose: ClassVar[Purpose] = "changes"
     example: ClassVar[Document] = {"ttl": "30s", "varyBy": ["Accept-Language"]}
 
     ttl: Annotated[PositiveDuration, AfterValidator(_a_second)] | None = None

@@ -5,7 +5,16 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from bus.resources.document import PositiveDuration, duration_s
-from policy_engine.policy import Document, HttpFilter, Parameters, Policy, Scope, Version, typed
+from policy_engine.policy import (
+    Document,
+    HttpFilter,
+    Parameters,
+    Policy,
+    Purpose,
+    Scope,
+    Version,
+    typed,
+)
 
 _PREVIOUS_HOSTS = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 Reason = Literal["connect-failure", "refused-stream", "reset", "gateway-error", "5xx"]
@@ -46,6 +55,7 @@ class Retry(Policy):
 
     name: ClassVar[str] = "retry"
     version: ClassVar[Version] = Version(1, 0, 0)
+    purpose: ClassVar[Purpose] = "changes"
     example: ClassVar[Document] = {
         "attempts": 3,
         "retryOn": ["connect-failure", "gateway-error"],

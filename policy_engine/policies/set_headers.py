@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from policy_engine.headers import EditableHeaderName, HeaderValue, header_mutation, overwrite
-from policy_engine.policy import Document, HttpFilter, Parameters, Policy, Scope, Version
+from policy_engine.policy import Document, HttpFilter, Parameters, Policy, Purpose, Scope, Version
 
 
 class HeaderSetting(Parameters):
@@ -34,6 +34,7 @@ class SetHeaders(Policy):
 
     name: ClassVar[str] = "set-headers"
     version: ClassVar[Version] = Version(1, 1, 0)
+    purpose: ClassVar[Purpose] = "changes"
     example: ClassVar[Document] = {
         "request": {"headers": [{"name": "X-Tenant", "value": "acme"}]},
         "response": {"headers": [{"name": "Cache-Control", "value": "no-store"}]},

@@ -10,6 +10,7 @@ from policy_engine.policy import (
     HttpFilter,
     Parameters,
     Policy,
+    Purpose,
     Routing,
     Scope,
     Share,
@@ -53,6 +54,7 @@ class TrafficSplit(Policy):
 
     name: ClassVar[str] = "traffic-split"
     version: ClassVar[Version] = Version(1, 0, 0)
+    purpose: ClassVar[Purpose] = "changes"
     example: ClassVar[Document] = {
         "targets": [
             {"upstream": "orders-v1", "weight": 95},
