@@ -14,7 +14,7 @@ from bus.resources.rest_api import RestApi
 from bus.resources.subscription import Subscription
 from bus.resources.subscription_plan import SubscriptionPlan
 from controller.auth import Principal
-from controller.errors import Conflict, Invalid, NotFound, Superseded
+from controller.errors import Conflict, Invalid, NotFound, Refused, Superseded
 from controller.model import ApiFilter, StoredApi
 from controller.overlaps import refuse_overlap
 from controller.ports import PolicyCatalogue, Record, UnitOfWork
@@ -115,6 +115,30 @@ class Apis:
         self._committed("deleted", row, who)
         return row
 
+    async def rehearse(self, documents: Sequence[Document]) -> list[RestApi | Refused]:
+        """What would become of `documents`, written one after the other: nothing is.
+
+        Those that could be written, and the refusals of the others.
+        """
+
+        def work(unit: UnitOfWork) -> None:
+            raise _Rehearsed([self._tried(unit, one) for one in documents])
+
+        try:
+            await self.record.change(work)
+        except _Rehearsed as rehearsed:  # the unit is rolled back
+            return rehearsed.found
+        return []
+
+    def _tried(self, unit: UnitOfWork, document: Document) -> RestApi | Refused:
+        try:
+            kept = accepted(document)
+            api = rest_api(kept, self.catalogue)
+            self._write(unit, kept, api, unit.hold(api.id))
+        except Refused as refused:
+            return refused
+        return api
+
     async def get(self, handle: str) -> StoredApi:
         """The API. Raises NotFound."""
         row = await self.last(handle)
@@ -158,6 +182,14 @@ class Apis:
     def _committed(self, what: str, row: StoredApi, who: Principal) -> None:
         self.deployments.committed(row.handle, row.revision, retired=row.retired)
         log.info("api changed", change=what, api=row.handle, revision=row.revision, user=who.name)
+
+
+class _Rehearsed(Exception):
+    """Ends a unit of work without a commit."""
+
+    def __init__(self, found: "list[RestApi | Refused]") -> None:
+        super().__init__()
+        self.found = found
 
 
 def _live(unit: UnitOfWork, handle: str, if_revision: int | None) -> StoredApi:

@@ -35,7 +35,9 @@ class ExitCode(IntEnum):
 _MEANING = {
     ExitCode.OK: "done, and live where that was asked for",
     ExitCode.REFUSED: "refused: invalid, in conflict, or not allowed; the message names the field",
-    ExitCode.MISUSED: "the command was called wrongly, or a file cannot be read",
+    ExitCode.MISUSED: (
+        "the command was called wrongly, or a file cannot be read, or `plan` found changes"
+    ),
     ExitCode.NOT_REACHABLE: "no gateway answers at the address",
     ExitCode.NOT_FOUND: "no such resource",
     ExitCode.NOT_LIVE: "accepted, but refused by a router or not live in time",

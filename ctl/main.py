@@ -12,6 +12,7 @@ from ctl.commands import (
     events,
     imports,
     keys,
+    plan,
     plans,
     resources,
     status,
@@ -51,7 +52,7 @@ def application() -> typer.Typer:
     )
     app.callback()(_root)
     lifecycle.register(app)
-    resourceful = (apply, resources, keys, applications, plans, subscriptions, imports)
+    resourceful = (apply, plan, resources, keys, applications, plans, subscriptions, imports)
     for group in (*resourceful, status, usage, events, catalogue):
         group.register(app)
     return app
