@@ -190,10 +190,13 @@ def _components(
         )
     if CONTROLLER in names and record is not None:
         from analytics.reports import reports_router  # noqa: PLC0415
+        from compose.planning import plan_router, planner_of  # noqa: PLC0415
         from compose.subscription_usage import UsageFromTotals  # noqa: PLC0415
         from controller import service as controller  # noqa: PLC0415
 
-        routers = (reports_router(totals),) if totals is not None else ()
+        routers = [plan_router(planner_of(settings, catalogue))]
+        if totals is not None:
+            routers.append(reports_router(totals))
         yield (
             CONTROLLER,
             controller.run(
