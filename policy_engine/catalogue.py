@@ -193,7 +193,9 @@ class Catalogue:
         Those that match whole details stand before those that match how they start.
         """
         refusals = {
-            (one.details, one.prefix): one for policy in self for one in reversed(policy.refusals)
+            (one.details, one.prefix): one
+            for policy in self
+            for one in reversed(policy.dressed(self.system))
         }
         return tuple(sorted(refusals.values(), key=lambda one: one.prefix))
 

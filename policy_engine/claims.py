@@ -6,9 +6,18 @@
 import re
 from collections.abc import Iterable, Sequence
 
+from policy_engine.headers import APPLICATION_HEADER, caller
 from policy_engine.policy import Document, typed
 
 JWT_FILTER = "envoy.filters.http.jwt_authn"
+NAMELESS: Document = {
+    "append": {
+        "header": {"key": APPLICATION_HEADER, "value": caller("")},
+        "append_action": "ADD_IF_ABSENT",
+    }
+}
+"""The mutation by which a caller is known whose token does not say who it is."""
+
 PAYLOAD, HEADER = "payload", "header"  # keys in the filter's metadata
 _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 

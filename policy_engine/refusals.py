@@ -48,7 +48,7 @@ def local_reply_config(refusals: Iterable[Refusal]) -> Document:
     """The listener's `LocalReplyConfig`: `refusals` in their order, then the router's own."""
     return {
         "mappers": [
-            *(_mapper(_is(one), one.status, one.body, one.headers) for one in refusals),
+            *(_dressed(one) for one in refusals),
             _mapper(
                 f"response.code_details.startsWith({json.dumps(_ENGINE_AWAY)})",
                 503,
@@ -88,16 +88,26 @@ def _unworded(condition: str) -> str:
     )
 
 
+def _dressed(refusal: Refusal) -> Document:
+    mapper = _mapper(_is(refusal), refusal.status, refusal.body, refusal.headers)
+    if refusal.keeps_status:
+        del mapper["status_code"]
+    return mapper
+
+
 def _mapper(
-    condition: str, status: int, body: Document, headers: tuple[tuple[str, str], ...]
+    condition: str, status: int, body: Document | str, headers: tuple[tuple[str, str], ...]
 ) -> Document:
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    if isinstance(body, str):
+        text, content_type = body, "text/plain"
+    else:
+        text, content_type = json.dumps(body, ensure_ascii=False, separators=(",", ":")), _JSON
     mapper: Document = {
         "filter": _cel(condition),
         "status_code": status,
         "body_format_override": {
             "text_format_source": {"inline_string": literal(text)},
-            "content_type": _JSON,
+            "content_type": content_type,
         },
     }
     if headers:

@@ -234,6 +234,27 @@ class SystemParameters(BaseModel):
     """How many tokens each worker of a router remembers at most, for each use of `jwt-auth`; the
     least used are forgotten first. A token takes 1 to 4 KB."""
 
+    jwt_failure_status: int = Field(default=401, ge=400, le=499)
+    """The status with which `jwt-auth` refuses."""
+
+    jwt_error_format: Literal["json", "plain", "minimal"] = "json"
+    """What the body of its refusals is: `{"error": "Unauthorized", "message": ...}`, the message as
+    text, or the word Unauthorized."""
+
+    jwt_error_message: Annotated[str, Field(min_length=1, max_length=1000)] = (
+        "Authentication failed"
+    )
+    """The message of its refusals."""
+
+    client_authorities_file: Path | None = None
+    """PEM file of the authorities that sign certificates of callers, for `mtls-client-identity`.
+    Set, the HTTPS listener asks every caller for a certificate; who has none is served all the
+    same, but by that policy. Read once, at start."""
+
+    client_revocations_file: Path | None = None
+    """PEM file of what these authorities have revoked (CRL), one list for each of them. Connections
+    with a revoked certificate are ended."""
+
     introspection_providers: tuple[IntrospectionProvider, ...] = ()
     """Whose opaque tokens `opaque-token-auth` can trust: a list of `{name, issuer, token_pattern,
     introspection}`, where `introspection` is `{uri, client_id, client_secret, auth_style,
@@ -345,6 +366,32 @@ class SystemParameters(BaseModel):
     policies_import_timeout_s: float = Field(default=10, gt=0)
     """How long the import of one file of `policies_folder` may take, seconds; then the file is
     refused and its last good version goes on."""
+
+    _client_authorities: str = PrivateAttr(default="")
+    _client_revocations: str = PrivateAttr(default="")
+
+    def model_post_init(self, _: object) -> None:
+        """Read the files once. Raises ValueError."""
+        if self.client_authorities_file is not None:
+            from policy_engine.certificates import authorities  # noqa: PLC0415 - slow, and seldom
+
+            self._client_authorities = authorities(self.client_authorities_file)
+        if self.client_revocations_file is not None:
+            from policy_engine.certificates import revocations  # noqa: PLC0415
+
+            if self.client_authorities_file is None:
+                raise ValueError("client_revocations_file needs client_authorities_file")
+            self._client_revocations = revocations(self.client_revocations_file)
+
+    @property
+    def client_authorities(self) -> str:
+        """PEM; empty: callers are not asked for certificates."""
+        return self._client_authorities
+
+    @property
+    def client_revocations(self) -> str:
+        """PEM of certificate revocation lists; empty: none."""
+        return self._client_revocations
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

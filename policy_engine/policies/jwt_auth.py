@@ -10,6 +10,7 @@ from pydantic import Field
 
 from policy_engine.claims import (
     HEADER,
+    NAMELESS,
     PAYLOAD,
     all_of,
     any_of,
@@ -38,7 +39,6 @@ from policy_engine.system import KeyManager, RemoteKeys, SystemParameters
 _JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 _DETAILS = "jwt_authn_access_denied{"
 _LONGEST_TOKEN_BYTES = 8192
-_UNAUTHORIZED: Document = {"error": "Unauthorized", "message": "Authentication failed"}
 _MISSING = (("www-authenticate", "Bearer"),)
 _INVALID = (("www-authenticate", 'Bearer error="invalid_token"'),)
 _INSUFFICIENT = (("www-authenticate", 'Bearer error="insufficient_scope"'),)
@@ -77,6 +77,23 @@ class Claims(Parameters):
     """At least one of these must hold."""
 
 
+def _refusals(system: SystemParameters) -> tuple[Refusal, ...]:
+    body: Document | str
+    match system.jwt_error_format:
+        case "plain":
+            body = system.jwt_error_message
+        case "minimal":
+            body = "Unauthorized"
+        case _:
+            body = {"error": "Unauthorized", "message": system.jwt_error_message}
+    status = system.jwt_failure_status
+    return (
+        Refusal(f"{_DETAILS}Jwt_is_missing}}", status, body, headers=_MISSING),
+        Refusal(_DETAILS, status, body, prefix=True, headers=_INVALID),
+        Refusal(denied("jwt-auth"), status, body, headers=_INSUFFICIENT),
+    )
+
+
 class JwtAuth(Policy):
     """Lets only requests with a valid JSON Web Token of a trusted key manager pass.
 
@@ -86,11 +103,7 @@ class JwtAuth(Policy):
 
     name: ClassVar[str] = "jwt-auth"
     version: ClassVar[Version] = Version(1, 3, 0)
-    refusals: ClassVar[tuple[Refusal, ...]] = (
-        Refusal(f"{_DETAILS}Jwt_is_missing}}", 401, _UNAUTHORIZED, headers=_MISSING),
-        Refusal(_DETAILS, 401, _UNAUTHORIZED, prefix=True, headers=_INVALID),
-        Refusal(denied("jwt-auth"), 401, _UNAUTHORIZED, headers=_INSUFFICIENT),
-    )
+    refusals: ClassVar[tuple[Refusal, ...]] = _refusals(SystemParameters())
     example: ClassVar[Document] = {
         "issuers": ["company"],
         "audiences": ["orders"],
@@ -138,6 +151,11 @@ class JwtAuth(Policy):
 
     forward_token_strip_scheme: bool = False
     """Whether the upstream gets the token without what stands before it."""
+
+    @classmethod
+    def dressed(cls, system: SystemParameters) -> tuple[Refusal, ...]:
+        """With the status and the words that the gateway is set to."""
+        return _refusals(system)
 
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """`jwt_authn` verifies, `rbac` looks at the claims, a last one passes the token on."""
@@ -265,14 +283,14 @@ class JwtAuth(Policy):
             mutations.append({"remove": target})
         if not stays:
             mutations.append({"remove": header})
+        mutations.append(NAMELESS)
         made: list[HttpFilter] = []
         if strip and not (again and target == header):
             script = _STRIP.format(
                 source=json.dumps(header), target=json.dumps(target), skip=len(scheme) + 2
             )
             made.append(HttpFilter(f"{name}.stripped", lua(script)))
-        if mutations:
-            made.append(HttpFilter(f"{name}.forwarded", header_mutation(mutations)))
+        made.append(HttpFilter(f"{name}.forwarded", header_mutation(mutations)))
         return made
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 
 from bus.resources.document import PositiveDuration, duration_s
+from policy_engine.claims import NAMELESS
 from policy_engine.errors import PolicyNotCompiled
 from policy_engine.headers import (
     APPLICATION_HEADER,
@@ -249,10 +250,8 @@ class OidcLogin(Policy):
             made.append(HttpFilter(f"{name}.id-token", self._verified(self.jwks_uri, scope)))
         session = constants(SESSION=list(self._cookies(scope).values()))
         made.append(HttpFilter(f"{name}.cookies", lua(session + program("oidc_login.lua"))))
-        if self._id_token_header() == _ID_TOKEN_HEADER:
-            made.append(
-                HttpFilter(f"{name}.cleared", header_mutation([{"remove": _ID_TOKEN_HEADER}]))
-            )
+        private = [{"remove": _ID_TOKEN_HEADER}] if self.forward_id_token is None else []
+        made.append(HttpFilter(f"{name}.known", header_mutation([*private, NAMELESS])))
         return tuple(made)
 
     def services(self, scope: Scope) -> tuple[Service, ...]:
@@ -268,7 +267,8 @@ class OidcLogin(Policy):
 
     def own_paths(self, scope: Scope) -> tuple[OwnPath, ...]:
         """Callback and signing out."""
-        owner = self._digest(scope)
+        del scope
+        owner = self._owner()
         return tuple(OwnPath(path, owner) for path in (self.callback_path, self.sign_out_path))
 
     @property
@@ -280,13 +280,23 @@ class OidcLogin(Policy):
         purpose = f"oidc-login cookies of {self.client_id}"
         return Secret(slow_digest(self.client_secret.get_secret_value(), purpose))
 
-    def _digest(self, scope: Scope) -> str:
-        """Of all that makes a session: what is alike shares it."""
+    def _owner(self) -> str:
+        """Says all that the policy is: what answers its paths."""
         whole = self.model_dump_json(exclude={"client_secret"}) + self._cookie_secret.name
-        return sha256(f"{scope.context} {whole}".encode()).hexdigest()[:12]
+        return sha256(whole.encode()).hexdigest()
 
     def _cookies(self, scope: Scope) -> dict[str, str]:
-        digest = self._digest(scope)
+        """Names that only logins of the same kind at the same API share."""
+        login = (
+            scope.context,
+            self.client_id,
+            self.authorization_endpoint,
+            self.token_endpoint,
+            self.cookie_domain,
+            *self.scopes,
+            self._cookie_secret.name,
+        )
+        digest = sha256(repr(login).encode()).hexdigest()[:12]
         return {name: f"login-{word}-{digest}" for name, word in _COOKIES.items()}
 
     def _id_token_header(self) -> str | None:

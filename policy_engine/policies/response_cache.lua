@@ -163,7 +163,9 @@ function envoy_on_request(handle)
     asked = directives(headers:get("pragma"))
   end
   local length = headers:get("content-length")
-  if headers:get("range") or headers:get("upgrade") or headers:get("transfer-encoding")
+  -- who is known, but not by name, can have no answers of their own
+  local nameless = PER_CALLER and headers:get(APPLICATION) == "-"
+  if nameless or headers:get("range") or headers:get("upgrade") or headers:get("transfer-encoding")
     or (length and length ~= "0") or asked["no-store"] then
     wait_for(handle, { status = "BYPASS" })
     return

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from policy_engine.catalogue import load
 from policy_engine.chain import compile_chain
 from policy_engine.errors import PolicyNotCompiled
 from policy_engine.headers import APPLICATION_HEADER
 from policy_engine.policy import Policy
+from policy_engine.refusals import local_reply_config
 from policy_engine.system import KeySource, LocalKeys, RemoteKeys, SystemParameters
 from tests.policy_engine.attached import COMPANY, SYSTEM, limit, policy
 from tests.policy_engine.gateway import Api, Gateway, gateway
@@ -367,3 +369,48 @@ def test_key_managers_must_make_sense() -> None:
         LocalKeys.model_validate({"certificate_path": "/nowhere/key.pem"})
     with pytest.raises(ValueError, match="http or https URL"):
         RemoteKeys(uri="ftp://keys.example/")
+
+
+@pytest.mark.parametrize(
+    ("words", "content_type", "body"),
+    [
+        (
+            {"jwt_failure_status": 403, "jwt_error_message": "100% no"},
+            "application/json",
+            '{"error":"Unauthorized","message":"100% no"}',
+        ),
+        (
+            {"jwt_error_format": "plain", "jwt_error_message": "100% {no}"},
+            "text/plain",
+            "100% {no}",
+        ),
+        ({"jwt_error_format": "minimal"}, "text/plain", "Unauthorized"),
+    ],
+)
+async def test_refusals_look_as_the_gateway_is_set_to(
+    words: dict[str, Any], content_type: str, body: str
+) -> None:
+    system = trusting(COMPANY, **words)
+    reply = local_reply_config(load((), system=system).refusals())
+    chain = (jwt(scopes={"allOf": ["a"]}),)
+    async with gateway(Api(chain, system=system, local_reply=reply)) as running:
+        for headers, challenge in (
+            ({}, "Bearer"),
+            (bearer("x.y.z"), 'Bearer error="invalid_token"'),
+            (bearer(COMPANY.token()), 'Bearer error="insufficient_scope"'),
+        ):
+            answer = await running.client.get("/", headers=headers)
+            assert answer.status_code == words.get("jwt_failure_status", 401)
+            assert (answer.headers["content-type"], answer.text) == (content_type, body)
+            assert answer.headers.get_list("www-authenticate") == [challenge]
+
+
+async def test_who_has_a_token_that_names_nobody_is_known_all_the_same() -> None:
+    async with gateway(Api((jwt(forwardToken=False),))) as running:
+        assert await opened(running, sub=None) == 200
+        assert running.backend.last.all(APPLICATION_HEADER) == ["-"]
+    cached = policy("response-cache", ttl="1m", perCaller=True)
+    async with gateway(Api((jwt(forwardToken=False), cached))) as running:
+        for _ in range(2):
+            answer = await running.client.get("/", headers=bearer(COMPANY.token(sub=None)))
+            assert answer.headers["x-cache-status"] == "BYPASS"
