@@ -3,7 +3,7 @@
 from typing import ClassVar, Literal
 
 from policy_engine.hooks import Exchange, Phase, PythonPolicy
-from policy_engine.policy import Document, FailureMode, Version
+from policy_engine.policy import Document, FailureMode, Purpose, Version
 
 
 class ConditionProbe(PythonPolicy):
@@ -17,6 +17,7 @@ class ConditionProbe(PythonPolicy):
     version: ClassVar[Version] = Version(1, 0, 0)
     example: ClassVar[Document] = {"key": "condition-1", "direction": "request"}
     why_python: ClassVar[str] = "Envoy cannot decide its condition"
+    purpose: ClassVar[Purpose] = "changes"  # a condition without a truth is not published
     failure_mode: ClassVar[FailureMode] = "open"  # what was not published is decided by the gate
 
     key: str

@@ -27,7 +27,7 @@ class Failure:
     policy: str
     phase: str
     kind: str  # raised, too-slow, nonsense, memory, condition, benched, not-loaded, died
-    mode: str  # open, closed, shadow: what became of the requests
+    mode: str  # what became of requests: open, closed, shadow; of conditions: runs, skipped
     reason: str  # one line, of the latest
     traceback: str = ""
     count: int = 0

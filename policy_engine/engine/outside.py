@@ -79,7 +79,7 @@ class Internet:
                 trust = ssl.create_default_context(cadata=authorities)
             client = self._clients[key] = httpx.AsyncClient(
                 verify=trust,
-                timeout=None,  # each call has its own
+                timeout=None,  # noqa: S113 - each call has its own
                 trust_env=False,
                 follow_redirects=False,
                 limits=httpx.Limits(

@@ -14,6 +14,7 @@ from policy_engine.engine.figures import Figures, PolicyFigures
 from policy_engine.errors import PolicyError
 from policy_engine.hooks import Phase, Place, PythonPolicy
 from policy_engine.hop import Hop, HopPolicy
+from policy_engine.probe import ConditionProbe
 
 BodyMode = Literal["none", "whole", "chunks", "either"]
 Part = Literal["headers", "body", "chunk"]

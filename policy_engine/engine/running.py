@@ -9,6 +9,7 @@ from typing import Any, Final
 import orjson
 
 from policy_engine import refusals
+from policy_engine.conditions import ConditionFailed
 from policy_engine.engine.errors import Benched, Nonsense, TooSlow
 from policy_engine.engine.exchange import LiveExchange
 from policy_engine.engine.messages import Kind, SavedHeaders
@@ -155,12 +156,21 @@ class Running:
     # -- one turn ---------------------------------------------------------------------------------
 
     def _holds(self, turn: Turn, body: bytes) -> bool:
-        """Whether the policy's condition holds. Raises ConditionFailed."""
-        when = turn.step.condition
-        assert when is not None
-        if turn.phase.startswith("request"):
-            return when.holds(self.exchange, "request", body or self.request_body)
-        return when.holds(self.exchange, "response", self.request_body, body or self.response_body)
+        """Whether the policy's condition holds.
+
+        Where it has no truth, a policy that guards runs, and any other does not: as in Envoy.
+        """
+        step, exchange = turn.step, self.exchange
+        assert step.condition is not None
+        try:
+            if turn.phase.startswith("request"):
+                return step.condition.holds(exchange, "request", body or self.request_body)
+            answer = body or self.response_body
+            return step.condition.holds(exchange, "response", self.request_body, answer)
+        except ConditionFailed as error:
+            runs = step.policy.purpose == "guards"
+            self._count(turn, error, "runs" if runs else "skipped")
+            return runs
 
     def _saved(self) -> "_Saved":
         exchange = self.exchange
@@ -173,11 +183,9 @@ class Running:
 
     def _failed(self, turn: Turn, error: BaseException, saved: "_Saved | None") -> Given | None:
         """What becomes of the request: it goes on without the policy's edits, or not at all."""
-        step, runtime = turn.step, self.runtime
+        step = turn.step
         mode = "shadow" if step.shadow else "open" if step.opens else "closed"
-        kind = runtime.failures.note(self.program.place, step.name, turn.phase, mode, error)
-        errors = turn.figures.errors
-        errors[kind] = errors.get(kind, 0) + 1
+        self._count(turn, error, mode)
         if step.shadow:
             return None
         if saved is None:
@@ -190,6 +198,11 @@ class Running:
             exchange.response.headers.restore(saved[1])
         exchange.published = saved[2]
         return None
+
+    def _count(self, turn: Turn, error: BaseException, mode: str) -> None:
+        place, name = self.program.place, turn.step.name
+        kind = self.runtime.failures.note(place, name, turn.phase, mode, error)
+        turn.figures.errors[kind] = turn.figures.errors.get(kind, 0) + 1
 
     def _would_have(self, turn: Turn, answer: Answer) -> None:
         """The policy is in shadow mode: its answer is only told."""

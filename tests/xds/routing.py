@@ -122,9 +122,10 @@ async def router(
                     {"header": {"key": "x-route", "value": "%ROUTE_NAME%"}}
                 ]
     clusters = {name: doc for one in compiled for name, doc in one.clusters.items()}
-    config = {"static_resources": {"listeners": [listener], "clusters": [*clusters.values(), *more_clusters]}}
+    every_cluster = [*clusters.values(), *more_clusters]
+    config = {"static_resources": {"listeners": [listener], "clusters": every_cluster}}
     given_secrets(config, {name: doc for one in compiled for name, doc in one.secrets.items()})
-    async with envoy(config) as running:
+    async with envoy(config, arguments=("--file-flush-interval-msec", "50")) as running:
         port = await running.port("http")
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             yield Router(running, client)
