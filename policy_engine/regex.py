@@ -28,6 +28,10 @@ class Match(Protocol):
         """What was found."""
         ...
 
+    def groups(self) -> tuple[str, ...]:
+        """What was found by each part in parentheses."""
+        ...
+
 
 class Expression(Protocol):
     """A compiled pattern: takes text, or its UTF-8 bytes, which is faster."""
