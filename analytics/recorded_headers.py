@@ -31,14 +31,13 @@ class RecordedHeaders:
             if not response and len(request) <= sum(one in request for one in _OURS):
                 self._before += 1
                 return
-            nothing = [self._requests.setdefault((), 0)] * self._before
-            self._request += nothing
-            self._responses.setdefault((), 0)
-            self._response += nothing
+            for _ in range(self._before):
+                self._tell((), ())
         rules = common.metadata.filter_metadata
         said = rules.get(HEADER_FILTER_NAMESPACE, {})
-        asked = _kept(request, said, "request")
-        answered = _kept(response, said, "response")
+        self._tell(_kept(request, said, "request"), _kept(response, said, "response"))
+
+    def _tell(self, asked: Pairs, answered: Pairs) -> None:
         self._request.append(self._requests.setdefault(asked, len(self._requests)))
         self._response.append(self._responses.setdefault(answered, len(self._responses)))
 
