@@ -1,12 +1,15 @@
 """The world as policies may use it: HTTP over pooled connections, and DNS."""
 
 import asyncio
+import socket
 import ssl
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
+from policy_engine.addresses import is_public
 from policy_engine.hooks import Fetched, FetchFailed
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ class Internet:
         verify: bool = True,
         authorities: str = "",
         max_body_bytes: int = 1 << 20,
+        public_only: bool = False,
     ) -> Fetched:
         """See `policy_engine.hooks.Outside`."""
         import httpx  # noqa: PLC0415 - most policies ask nobody
@@ -42,7 +46,13 @@ class Internet:
             client = await self._client(verify, authorities)
             async with (
                 asyncio.timeout(timeout_s),
-                client.stream(method, url, headers=headers, content=body or None) as answer,
+                client.stream(
+                    method,
+                    **(await _public(url, headers or {}))
+                    if public_only
+                    else {"url": url, "headers": headers},
+                    content=body or None,
+                ) as answer,
             ):
                 parts: list[bytes] = []
                 size = 0
@@ -98,6 +108,28 @@ class Internet:
         """No connection is left."""
         for client in self._clients.values():
             await client.aclose()
+
+
+async def _public(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    """How to ask `url` at an address that was looked at: DNS may answer otherwise a moment later.
+
+    Raises FetchFailed when it is not a public one.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, parts.port or parts.scheme, type=socket.SOCK_STREAM)
+    addresses = [str(one[4][0]) for one in found]
+    if not addresses or not all(is_public(one) for one in addresses):
+        raise FetchFailed(f"{host} is not a public address")
+    address = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
+    authority = address if parts.port is None else f"{address}:{parts.port}"
+    return {
+        "url": parts._replace(netloc=authority).geturl(),
+        # pools know servers by address: what was agreed with one name is not used for another
+        "headers": {**headers, "host": parts.netloc, "connection": "close"},
+        "extensions": {"sni_hostname": host},
+    }
 
 
 @asynccontextmanager
