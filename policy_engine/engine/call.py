@@ -207,7 +207,7 @@ class Call:
             given, made = yield from self._chunk(side, body, ended)
             last = ended and program.response.idle
         else:
-            if len(body) > runtime.max_body_bytes:
+            if self._is_part(body, ended, exchange.request.headers):
                 yield from self._answered(Given(TOO_LONG_REQUEST, ENGINE, 0), "request_body")
                 return
             if program.keeps_request_body:
@@ -271,7 +271,7 @@ class Call:
             if given is not None and not given.failed:
                 self._dropping, made, given = True, given.answer.body, None
         else:
-            if len(body) > runtime.max_body_bytes:
+            if self._is_part(body, ended, headers):
                 yield from self._answer_too_long("response_body")
                 return
             running.response_body = body
@@ -283,6 +283,12 @@ class Call:
             yield from self._answered(given, "response_body")
             return
         self._reply("response_body", headers, made, None, last=ended)
+
+    def _is_part(self, body: bytes, ended: bool, headers: Any) -> bool:
+        """Whether there is, or may be, more of the body than a policy may get as a whole."""
+        if len(body) > self._runtime.max_body_bytes:
+            return True
+        return not ended and len(body) != _content_length(headers)
 
     def _chunk(
         self, side: Side, body: bytes, ended: bool

@@ -129,6 +129,7 @@ class SiteWriter:
             }
             if per_filter:
                 document["typed_per_filter_config"] = per_filter
+            document |= self._buffers(chain)
             order = (rank(parts), 1, -len(headers), position, form)
             yield self._route(order, parts, document, key)
 
@@ -169,9 +170,16 @@ class SiteWriter:
                 },
                 "route": action["route"] | path.rewrite,
                 "typed_per_filter_config": {**self.layout.config, **per_filter},
+                **self._buffers(chain),
             }
             made = self._route(((), -1, 0, position, number), parts, document, key)
             yield replace(made, again=True)
+
+    def _buffers(self, chain: Chain) -> Document:
+        """Room for whole bodies, where Python policies want them: the listener has little."""
+        if any(hop.buffers for hop in (*self.api_chain.hops, *chain.hops)):
+            return {"request_body_buffer_limit": self.settings.engine_max_body_bytes}
+        return {}
 
     def _route(
         self, order: tuple[Any, ...], parts: tuple[str, ...], document: Document, key: RouteKey
