@@ -1,13 +1,17 @@
 """Whether a document may become a RestApi: its fields, what they refer to, its policies."""
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from bus.resources.faults import FieldFault, InvalidResource, parse
 from bus.resources.rest_api import Operation, PolicyRef, RestApi, RestApiSpec, Upstream
 from controller.errors import Invalid
 from controller.ports import PolicyCatalogue
+from policy_engine.attached import Attached, as_attached
+from policy_engine.attachments import faults, too_many
 from policy_engine.errors import InvalidParameters, PolicyError
+from policy_engine.policy import Scope
 
 FAILED = "Configuration validation failed"
 
@@ -96,33 +100,55 @@ def _operations(operations: Iterable[Operation]) -> Iterator[FieldFault]:
 
 
 def _policies(spec: RestApiSpec, catalogue: PolicyCatalogue) -> Iterator[FieldFault]:
-    yield from _chain("spec.policies", spec.policies, spec, catalogue)
+    scope = Scope("api", "", spec.display_name, spec.version, spec.resolved_context)
+    above, wrong = _chain("spec.policies", spec.policies, spec, scope, catalogue)
+    yield from wrong
+    reason = too_many(above, (), (scope, scope))
+    if reason is not None:
+        yield FieldFault("spec.policies", reason)
     for index, operation in enumerate(spec.operations):
-        yield from _chain(f"spec.operations[{index}].policies", operation.policies, spec, catalogue)
+        field = f"spec.operations[{index}].policies"
+        below = replace(scope, level="operation", operation_path=operation.matcher.path.value)
+        own, wrong = _chain(field, operation.policies, spec, below, catalogue)
+        yield from wrong
+        if own and reason is None:
+            more = too_many(above, own, (scope, below))
+            if more is not None:
+                yield FieldFault(field, more)
 
 
 def _chain(
-    field: str, policies: Iterable[PolicyRef], spec: RestApiSpec, catalogue: PolicyCatalogue
-) -> Iterator[FieldFault]:
+    field: str,
+    policies: Iterable[PolicyRef],
+    spec: RestApiSpec,
+    scope: Scope,
+    catalogue: PolicyCatalogue,
+) -> tuple[list[Attached], list[FieldFault]]:
+    """The policies that are as they should be, and what is wrong with the others."""
+    attached: list[Attached] = []
+    found: list[FieldFault] = []
     for index, ref in enumerate(policies):
         at = f"{field}[{index}]"
-        if ref.execution_condition is not None:
-            yield FieldFault(
-                f"{at}.executionCondition",
-                "executionCondition is not supported by this version of the gateway",
-            )
         try:
-            policy = catalogue.parse(ref)
+            one = as_attached(catalogue.parse(ref), ref)
         except InvalidParameters as error:
             for fault in error.faults:
                 path = f"{at}.params.{fault.path}" if fault.path else f"{at}.params"
-                yield FieldFault(path, fault.message)
+                found.append(FieldFault(path, fault.message))
+            continue
         except PolicyError as error:
-            yield FieldFault(f"{at}.version", str(error))
-        else:
-            for path, name in policy.upstream_refs().items():
-                if spec.definition(name) is None:
-                    yield FieldFault(
+            found.append(FieldFault(f"{at}.version", str(error)))
+            continue
+        wrong = [FieldFault(f"{at}.{fault.path}", fault.message) for fault in faults(one, scope)]
+        for path, name in one.policy.upstream_refs().items():
+            if spec.definition(name) is None:
+                wrong.append(
+                    FieldFault(
                         f"{at}.params.{path}",
                         f"{path}: Referenced upstream definition '{name}' not found",
                     )
+                )
+        found += wrong
+        if not wrong:
+            attached.append(one)
+    return attached, found

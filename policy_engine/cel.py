@@ -49,24 +49,36 @@ def checked(expression: str) -> Document:
 
 def holds(expression: str) -> Document:
     """A matcher's predicate that is true when `expression` is; an error in it is false."""
-    matcher = typed(_MATCHER, {"expr_match": {"cel_expr_checked": checked(expression)}})
+    return predicate({"cel_expr_checked": checked(expression)})
+
+
+def predicate(expression: Document) -> Document:
+    """A matcher's predicate for a CelExpression; an error in it is false."""
     return {
         "single_predicate": {
             "input": {"name": "attributes", "typed_config": typed(_INPUT)},
-            "custom_match": {"name": "condition", "typed_config": matcher},
+            "custom_match": {
+                "name": "condition",
+                "typed_config": typed(_MATCHER, {"expr_match": expression}),
+            },
         }
     }
 
 
 @lru_cache(maxsize=256)
 def _compiled(expression: str) -> Document:
+    return compiled(expression, _environment())
+
+
+def compiled(expression: str, environment: cel.Env) -> Document:
+    """`expression` as a CheckedExpr. Raises ValueError, with line and column, if it is no bool."""
     try:
-        compiled = _environment().compile(expression)
+        made = environment.compile(expression)
     except RuntimeError as error:  # the only one it raises
         raise ValueError(f"is no CEL: {_reason(str(error))}") from None
-    if compiled.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
-        raise ValueError(f"is no condition: it gives {compiled.return_type().name()}, not bool")
-    document = decode(_CHECKED, AnyMessage.FromString(compiled.serialize()).value)
+    if made.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
+        raise ValueError(f"is no condition: it gives {made.return_type().name()}, not bool")
+    document = decode(_CHECKED, AnyMessage.FromString(made.serialize()).value)
     del document["source_info"]  # for people only
     return document
 
@@ -79,7 +91,7 @@ def _environment() -> cel.Env:
 
 def _reason(text: str) -> str:
     found = re.search(r"ERROR: <input>:(\d+:\d+: [^\n]*)", text)
-    return found[1] if found else " ".join(text.split())
+    return found[1].replace(" (in container '')", "") if found else " ".join(text.split())
 
 
 def _fields(part: object) -> Iterator[tuple[str, str]]:

@@ -18,13 +18,13 @@ from functools import lru_cache
 from typing import Literal
 
 from cel_expr_python import cel
-from google.protobuf.any_pb2 import Any as AnyMessage
 
 from policy_engine import expressions
+from policy_engine.cel import compiled
+from policy_engine.cel import predicate as cel_predicate
 from policy_engine.expressions import Node
 from policy_engine.hooks import EXCHANGE_NAMESPACE
-from policy_engine.policy import Document, Gate, typed
-from xds.wire.messages import decode
+from policy_engine.policy import Document, Gate
 
 CONDITIONS_MAX = 8
 """How many conditions one request can meet natively; equal neighbours count once.
@@ -34,9 +34,6 @@ The connection manager has a slot for each, whether it is used or not (see DECIS
 
 Phase = Literal["request", "response"]
 
-_CHECKED = "cel.expr.CheckedExpr"
-_INPUT = "xds.type.matcher.v3.HttpAttributesCelMatchInput"
-_MATCHER = "xds.type.matcher.v3.CelMatcher"
 _TEXT = cel.Type.STRING
 _LISTS = cel.Type.Map(_TEXT, cel.Type.List(_TEXT))
 _ANYTHING = cel.Type.Map(_TEXT, cel.Type.DYN)
@@ -160,13 +157,9 @@ class Condition:
 def understood(text: str) -> Condition:
     """`text` checked. Raises ValueError for all that is no condition, with line and column."""
     try:
-        compiled = _environment().compile(text)
-    except RuntimeError as error:  # the only one it raises
-        raise ValueError(f"is no CEL: {_reason(str(error))}") from None
-    kind = compiled.return_type()
-    if kind not in (cel.Type.BOOL, cel.Type.DYN):
-        raise ValueError(f"is no condition: it gives {kind.name().lower()}, not bool")
-    node = decode(_CHECKED, AnyMessage.FromString(compiled.serialize()).value)["expr"]
+        node = compiled(text, _environment())["expr"]
+    except ValueError as error:
+        raise ValueError(f"{error}{_known_names(str(error))}") from None
     _check_header_names(node)
     condition = Condition(text, expressions.as_text(expressions.plain(node)))
     if condition.in_envoys_words():
@@ -204,13 +197,7 @@ def predicate(gate: Gate) -> Document:
     if gate.on_error:
         node = expressions.call("!_", node)
     parsed = {"expr": expressions.numbered(node, iter(range(1, 1 << 20)))}
-    matcher = typed(_MATCHER, {"expr_match": {"cel_expr_parsed": parsed}})
-    return {
-        "single_predicate": {
-            "input": {"name": "attributes", "typed_config": typed(_INPUT)},
-            "custom_match": {"name": "condition", "typed_config": matcher},
-        }
-    }
+    return cel_predicate({"cel_expr_parsed": parsed})
 
 
 @lru_cache(maxsize=1)
@@ -218,14 +205,11 @@ def _environment() -> cel.Env:
     return cel.NewEnv(variables=_CONTRACT | _OWN)
 
 
-def _reason(text: str) -> str:
-    found = re.search(r"ERROR: <input>:(\d+:\d+: [^\n]*)", text)
-    reason = found[1] if found else " ".join(text.split())
+def _known_names(reason: str) -> str:
     unknown = re.search(r"undeclared reference to '(request|response|processing|source)\.", reason)
     if unknown is None:
-        return reason.replace(" (in container '')", "")
-    known = [name for name in NAMES if name.startswith(f"{unknown[1]}.")]
-    return f"{reason.replace(' (in container ' + repr('') + ')', '')}; there is {', '.join(known)}"
+        return ""
+    return "; there is " + ", ".join(name for name in NAMES if name.startswith(f"{unknown[1]}."))
 
 
 def _check_header_names(node: Node) -> None:

@@ -7,6 +7,7 @@ import pytest
 from controller.errors import Invalid
 from controller.validation import accepted, rest_api
 from policy_engine import catalogue
+from policy_engine.gates import CONDITIONS_MAX
 from tests.controller.samples import document
 
 CATALOGUE = catalogue.load()
@@ -147,11 +148,99 @@ def test_an_upstream_definition_that_a_policy_names_must_exist() -> None:
     assert api.spec.policies[0].name == "dynamic-endpoint"
 
 
-def test_conditions_are_refused_rather_than_ignored() -> None:
-    policy = {"name": "respond", "version": "v1", "executionCondition": "true", "params": {}}
-    ((field, message),) = faults(document(policies=[policy]))
-    assert field == "spec.policies[0].executionCondition"
-    assert "not supported" in message
+def attached(name: str, /, params: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    return {"name": name, "version": "v1", "params": params or {}, **more}
+
+
+KEY = {"key": "API-Key", "in": "header"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "field", "words"),
+    [
+        (
+            attached("respond", executionCondition="request.Method =="),
+            "executionCondition",
+            "executionCondition is no CEL: 1:18: Syntax error",
+        ),
+        (
+            attached("respond", executionCondition="request.Verb == 'GET'"),
+            "executionCondition",
+            "1:8: undeclared reference to 'request.Verb'; there is request.Headers, ",
+        ),
+        (
+            attached("respond", executionCondition="request.Headers['x'] == 'a'"),
+            "executionCondition",
+            "1:22: found no matching overload",
+        ),
+        (
+            attached("respond", executionCondition="request.Method"),
+            "executionCondition",
+            "is no condition: it gives STRING, not bool",
+        ),
+        (
+            attached("respond", executionCondition="request.Headers['X-A'][0] == 'a'"),
+            "executionCondition",
+            "header names are lower-case in conditions: 'x-a'",
+        ),
+        (
+            attached("respond", executionCondition="request.method == request.Body.method"),
+            "executionCondition",
+            "the engine does not know request.method",
+        ),
+        (
+            attached("api-key-auth", KEY, executionCondition="response.ResponseStatus == 200"),
+            "executionCondition",
+            "acts on requests only",
+        ),
+        (attached("api-key-auth", KEY, failureMode="open"), "failureMode", "runs in Envoy"),
+        (attached("api-key-auth", KEY, timeout="1s"), "timeout", "runs in Envoy"),
+        (
+            attached("circuit-breaker", {"maxRequests": 1}, mode="shadow"),
+            "mode",
+            "mode shadow is not possible: circuit-breaker has no shadow mode",
+        ),
+    ],
+)
+def test_what_an_attachment_cannot_mean_is_told_by_its_field(
+    policy: dict[str, Any], field: str, words: str
+) -> None:
+    ((found, message),) = faults(document(policies=[policy]))
+    assert found == f"spec.policies[0].{field}"
+    assert words in message
+
+
+def test_authentication_in_python_fails_closed() -> None:
+    policy = attached("opaque-token-auth", {"issuers": []}, failureMode="open")
+    assert (
+        "must not be open"
+        in dict(faults(document(policies=[policy])))["spec.policies[0].failureMode"]
+    )
+
+
+def test_a_condition_is_kept_as_it_was_written() -> None:
+    text = '  request.Method=="GET"&&request.Body.size()>0 '
+    api = rest_api(document(policies=[attached("respond", executionCondition=text)]), CATALOGUE)
+    assert api.spec.policies[0].execution_condition == text
+
+
+def test_more_conditions_than_a_request_can_meet_are_told_with_the_limit() -> None:
+    def conditional(number: int) -> dict[str, Any]:
+        headers = {"headers": [{"name": "X-A", "value": "1"}]}
+        condition = f"'x-{number}' in request.Headers"
+        return attached("set-headers", {"request": headers}, executionCondition=condition)
+
+    many = [conditional(number) for number in range(CONDITIONS_MAX + 1)]
+    ((field, message),) = faults(document(policies=many))
+    assert field == "spec.policies"
+    assert f"{CONDITIONS_MAX} executionConditions at most, here are {len(many)}" in message
+    found = document(policies=many[:-1])
+    assert rest_api(found, CATALOGUE)
+    found["spec"]["operations"][0]["policies"] = many[-1:]
+    ((field, message),) = faults(found)
+    assert field == "spec.operations[0].policies"
+    same = [conditional(1) for _ in range(30)]
+    assert rest_api(document(policies=same), CATALOGUE)
 
 
 def test_an_empty_document_lacks_every_required_field() -> None:

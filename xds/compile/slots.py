@@ -63,7 +63,10 @@ class Layout:
         """The number of the first slot behind."""
         conditions = sum(gate is not None for gate, _ in self._groups)
         if conditions > CONDITIONS_MAX or self.end > 2 * _PAIRS:
-            raise ValueError(too_many(conditions))
+            raise ValueError(
+                f"a request can meet {CONDITIONS_MAX} executionConditions at most, "
+                f"here are {conditions}"
+            )
 
     @property
     def config(self) -> dict[str, Document]:
@@ -101,14 +104,6 @@ class Layout:
             left = 0
             off[slot_names()[slot]] = _OFF
         return off | Layout(rest, self.end).config
-
-
-def too_many(conditions: int) -> str:
-    """What to tell whoever attached so many."""
-    return (
-        f"a request can meet {CONDITIONS_MAX} different executionConditions at most, "
-        f"here are {conditions}: policies that stand side by side share one that is the same"
-    )
 
 
 def _groups(filters: Iterable[HttpFilter]) -> Iterator[tuple[Gate | None, tuple[HttpFilter, ...]]]:
