@@ -11,7 +11,7 @@ from bus.usage import APPLICATION_HEADER, HEADER_FILTER_NAMESPACE, SUBSCRIPTION_
 
 Pairs = tuple[tuple[str, str], ...]
 
-_OURS = (APPLICATION_HEADER, SUBSCRIPTION_HEADER)
+_CALLER, _BY = _OURS = (APPLICATION_HEADER, SUBSCRIPTION_HEADER)
 _VALUE_MAX = 1024  # characters
 
 
@@ -28,7 +28,7 @@ class RecordedHeaders:
     def take(self, common: Any, request: Mapping[str, str], response: Mapping[str, str]) -> None:  # noqa: ANN401
         """The next entry: `common` is its `envoy.data.accesslog.v3.AccessLogCommon`."""
         if not self._request:
-            if not response and len(request) <= sum(one in request for one in _OURS):
+            if not response and len(request) <= (_CALLER in request) + (_BY in request):
                 self._before += 1
                 return
             for _ in range(self._before):

@@ -275,6 +275,8 @@ class PythonPolicy(Policy):
     """When an attachment does not say: raising, too slow, or the engine away."""
     authenticates: ClassVar[bool] = False
     """Fails closed whatever an attachment says."""
+    only_looks: ClassVar[bool] = False
+    """Its chunk hooks never say anything: messages keep their length where only such look on."""
     timeout_s: ClassVar[float] = 0.5
     """How long one hook may take, seconds, when an attachment does not say."""
     namespaces: ClassVar[tuple[str, ...]] = ()

@@ -183,7 +183,8 @@ class Call:
                 side.mode == "either" and length > runtime.max_body_bytes
             )
             if self._chunked:
-                exchange.request.headers.remove("content-length")
+                if not side.only_looks:
+                    exchange.request.headers.remove("content-length")
                 if side.mode == "either":
                     override = ("request_body_mode", STREAMED)
         if side.headers:
@@ -237,7 +238,8 @@ class Call:
                 side.mode == "either" and (too_long or _is_event_stream(headers))
             )
             if self._chunked:
-                headers.remove("content-length")
+                if not side.only_looks:
+                    headers.remove("content-length")
                 if side.mode == "either":
                     override = ("response_body_mode", STREAMED)
             elif too_long:

@@ -62,6 +62,7 @@ class Side:
     body: tuple[Turn, ...] = ()  # when the whole body is there
     chunks: tuple[Turn, ...] = ()  # for each chunk
     mode: BodyMode = "none"
+    only_looks: bool = False  # whether no chunk can become another
 
     @property
     def idle(self) -> bool:
@@ -178,7 +179,8 @@ def _side(steps: Iterable[Step], direction: Direction, figures: Figures) -> Side
         mode = "either"
     elif chunk_hooks:
         mode = "chunks"
-    return Side(tuple(headers), tuple(body), tuple(chunks), mode)
+    only_looks = all(turn.step.policy.only_looks for turn in chunks)
+    return Side(tuple(headers), tuple(body), tuple(chunks), mode, only_looks)
 
 
 def _waits(when: Condition | None, direction: Direction) -> bool:

@@ -53,6 +53,7 @@ class LogMessage(PythonPolicy):
     version: ClassVar[Version] = Version(1, 0, 3)
     why_python: ClassVar[str] = "Envoy's access log cannot hold bodies"
     failure_mode: ClassVar[FailureMode] = "open"
+    only_looks: ClassVar[bool] = True
     example: ClassVar[Document] = {
         "request": {"payload": True, "headers": True, "excludeHeaders": ["User-Agent"]},
         "response": {"headers": True},

@@ -155,7 +155,9 @@ async def test_messages_are_written_and_traffic_is_as_without_it() -> None:
             answer = await running.client.post("/items", content=b'{"a":1}', headers=headers)
             assert (answer.status_code, answer.content) == (201, said.body)
             assert answer.headers["x-b"] == "c"
+            assert answer.headers["content-length"] == "6000"
             got = running.backend.last
+            assert got.header("content-length") == "7"
             assert (got.body, got.header("authorization")) == (b'{"a":1}', "Bearer s")
             assert (await running.client.get("/items")).status_code == 201
     found = lines(logged)
