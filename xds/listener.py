@@ -25,6 +25,7 @@ Document = dict[str, Any]
 LISTENER = "envoy.config.listener.v3.Listener"
 SECRET = "envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105  (a message's name)
 GATEWAY_SECRET = "gateway-certificate"  # noqa: S105  (a resource's name)
+CLIENT_SECRET = "client-authorities"  # noqa: S105  (a resource's name)
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _EXTENSION = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
 _PRIVATE_PREFIX = "x-signalbox-"
@@ -44,11 +45,13 @@ def listeners(
     access_log: Document | None,
     local_reply: Document | None,
     root_hosts: str | None = None,
+    ask_for_certificates: bool = False,
 ) -> list[Document]:
     """The HTTP and the HTTPS listener, those with port 0 apart.
 
     `root_hosts`: RE2 of the hosts whose requests all go to the root scope; None: no host does;
-    the empty string: all do.
+    the empty string: all do. `ask_for_certificates`: callers over HTTPS may show one, which must
+    then be of the authorities in the secret `CLIENT_SECRET`.
     """
     made = []
     if settings.http_port:
@@ -56,7 +59,7 @@ def listeners(
         made.append(_listener(settings, "http", settings.http_port, {"filters": [manager]}))
     if settings.https_port:
         manager = _connection_manager(settings, "https", access_log, local_reply, root_hosts)
-        chain = {"filters": [manager], "transport_socket": _tls()}
+        chain = {"filters": [manager], "transport_socket": _tls(ask=ask_for_certificates)}
         made.append(_listener(settings, "https", settings.https_port, chain))
     return made
 
@@ -80,6 +83,15 @@ def authorities_secret(bundle: str) -> Document:
     }
 
 
+def client_authorities_secret(authorities: str, revocations: str) -> Document:
+    """What certificates of callers are verified with, as an SDS secret; both PEM."""
+    context: Document = {"trusted_ca": {"inline_string": authorities}}
+    if revocations:
+        context["crl"] = {"inline_string": revocations}
+        context["only_verify_leaf_cert_crl"] = True
+    return {"name": CLIENT_SECRET, "validation_context": context}
+
+
 def _listener(settings: XdsSettings, name: str, port: int, chain: Document) -> Document:
     return {
         "name": name,
@@ -90,22 +102,23 @@ def _listener(settings: XdsSettings, name: str, port: int, chain: Document) -> D
     }
 
 
-def _tls() -> Document:
-    return {
-        "name": "envoy.transport_sockets.tls",
-        "typed_config": typed(
-            "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-            {
-                "common_tls_context": {
-                    "alpn_protocols": ["h2", "http/1.1"],
-                    "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-                    "tls_certificate_sds_secret_configs": [
-                        {"name": GATEWAY_SECRET, "sds_config": _ADS}
-                    ],
-                }
-            },
-        ),
+def _tls(*, ask: bool) -> Document:
+    common: Document = {
+        "alpn_protocols": ["h2", "http/1.1"],
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+        "tls_certificate_sds_secret_configs": [{"name": GATEWAY_SECRET, "sds_config": _ADS}],
     }
+    context: Document = {"common_tls_context": common}
+    if ask:
+        common["validation_context_sds_secret_config"] = {
+            "name": CLIENT_SECRET,
+            "sds_config": _ADS,
+        }
+        # who was let in once is looked at again: a certificate may have been revoked meanwhile
+        context["disable_stateless_session_resumption"] = True
+        context["disable_stateful_session_resumption"] = True
+    message = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+    return {"name": "envoy.transport_sockets.tls", "typed_config": typed(message, context)}
 
 
 def _set(header: str, value: str) -> Document:
@@ -174,6 +187,7 @@ def _connection_manager(
         "merge_slashes": True,
         "path_with_escaped_slashes_action": _SLASHES[settings.escaped_slashes],
         "strip_any_host_port": True,
+        "forward_client_cert_details": "SANITIZE",
         "server_name": "signalbox",
         "max_request_headers_kb": settings.max_request_headers_kb,
         "common_http_protocol_options": {

@@ -384,6 +384,8 @@ async def run(
         authorities=upstream_authorities(settings.upstream_ca_file),
         local_reply=local_reply_config(catalogue.refusals()),
         access_log=access_log,
+        client_authorities=catalogue.system.client_authorities,
+        client_revocations=catalogue.system.client_revocations,
     )
     address = (settings.xds_address, settings.xds_port) if settings.xds_port else None
     certificate, key = settings.xds_tls_certificate_file, settings.xds_tls_key_file

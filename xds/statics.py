@@ -10,6 +10,7 @@ from xds.listener import (
     LISTENER,
     SECRET,
     authorities_secret,
+    client_authorities_secret,
     gateway_secret,
     listeners,
 )
@@ -33,11 +34,16 @@ class Statics:
         authorities: str,
         local_reply: Document,
         access_log: bool,
+        client_authorities: str = "",
+        client_revocations: str = "",
     ) -> None:
         self._settings = settings
         self._certificate = certificate
         self._authorities = authorities
         self._local_reply = local_reply
+        self._clients: Document | None = None
+        if client_authorities:
+            self._clients = client_authorities_secret(client_authorities, client_revocations)
         self._access_log = None
         if access_log:
             self._access_log = access_log_config(
@@ -55,6 +61,8 @@ class Statics:
         made = [_resource(SECRET_URL, SECRET, authorities_secret(self._authorities))]
         if self._certificate is not None:
             made.append(_resource(SECRET_URL, SECRET, gateway_secret(self._certificate)))
+        if self._clients is not None:
+            made.append(_resource(SECRET_URL, SECRET, self._clients))
         made += [
             _resource(LISTENER_URL, LISTENER, document)
             for document in listeners(
@@ -62,6 +70,7 @@ class Statics:
                 access_log=self._access_log,
                 local_reply=self._local_reply,
                 root_hosts=root_hosts,
+                ask_for_certificates=self._clients is not None,
             )
         ]
         return made

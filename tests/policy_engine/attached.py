@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from bus.resources.rest_api import PolicyRef
@@ -12,7 +13,10 @@ from policy_engine.system import SystemParameters
 from tests.policy_engine.tokens import Signer, key_manager
 
 COMPANY = Signer("company-1")
-SYSTEM = SystemParameters(key_managers=(key_manager("company", COMPANY),))
+AUTHORITIES = Path(__file__).parent / "policies" / "golden" / "authorities.pem"
+SYSTEM = SystemParameters(
+    key_managers=(key_manager("company", COMPANY),), client_authorities_file=AUTHORITIES
+)
 CATALOGUE = load((), system=SYSTEM)
 LOCAL_REPLY: Document = local_reply_config(CATALOGUE.refusals())
 

@@ -25,7 +25,7 @@ from xds.compile.scopes import (
     segments_of,
     takes_hosts_whole,
 )
-from xds.listener import listeners
+from xds.listener import CLIENT_SECRET, listeners
 from xds.settings import XdsSettings
 
 
@@ -96,11 +96,14 @@ async def router(
     local_reply: dict[str, Any] | None = None,
     access_log: dict[str, Any] | None = None,
     more_clusters: Sequence[dict[str, Any]] = (),
+    https: Mapping[str, dict[str, Any]] | None = None,
 ) -> AsyncIterator[Router]:
-    """Envoy with `apis`, on a free port; `mark_routes`: answers tell the route as `x-route`."""
-    made = XdsSettings(
-        **{"http_address": "127.0.0.1", "https_port": 0, "http_port": 1, **(settings or {})}
-    )
+    """Envoy with `apis`, on a free port; `mark_routes`: answers tell the route as `x-route`.
+
+    `https`: the secrets of an HTTPS listener, by name, instead of HTTP.
+    """
+    ports = {"http_port": int(https is None), "https_port": int(https is not None)}
+    made = XdsSettings(**{"http_address": "127.0.0.1", **ports, **(settings or {})})
     compiled = [compile_api(one, 1, (), catalogue or NoPolicies(), made) for one in apis]
     hosts = [host for one in compiled if takes_hosts_whole(one) for host in one.hosts]
     (listener,) = listeners(
@@ -108,6 +111,7 @@ async def router(
         access_log=access_log,
         local_reply=local_reply,
         root_hosts=(host_pattern(hosts) or "") if hosts else None,
+        ask_for_certificates=CLIENT_SECRET in (https or {}),
     )
     listener["address"]["socket_address"]["port_value"] = 0
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
@@ -124,8 +128,10 @@ async def router(
     clusters = {name: doc for one in compiled for name, doc in one.clusters.items()}
     every_cluster = [*clusters.values(), *more_clusters]
     config = {"static_resources": {"listeners": [listener], "clusters": every_cluster}}
-    given_secrets(config, {name: doc for one in compiled for name, doc in one.secrets.items()})
+    secrets = {name: doc for one in compiled for name, doc in one.secrets.items()}
+    given_secrets(config, {**secrets, **(https or {})})
     async with envoy(config, arguments=("--file-flush-interval-msec", "50")) as running:
-        port = await running.port("http")
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        scheme = "http" if https is None else "https"
+        url = f"{scheme}://127.0.0.1:{await running.port(scheme)}"
+        async with httpx.AsyncClient(base_url=url, verify=False) as client:
             yield Router(running, client)

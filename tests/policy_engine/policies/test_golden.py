@@ -46,6 +46,7 @@ def compiled(case: dict[str, Any]) -> Chain:
         Credential(sha256(one["key"].encode()).hexdigest(), one["application"], one.get("issuer"))
         for one in case.get("credentials", ())
     )
+    system = json.dumps(case.get("system", {})).replace("GOLDEN", str(GOLDEN))
     scope = Scope(
         level=case.get("level", "api"),
         api_id="orders",
@@ -55,7 +56,7 @@ def compiled(case: dict[str, Any]) -> Chain:
         credentials=credentials,
         key_issuer=case.get("key_issuer"),
         subscriptions=tuple(subscriber(**one) for one in case.get("subscriptions", ())),
-        system=SystemParameters.model_validate_json(json.dumps(case.get("system", {}))),
+        system=SystemParameters.model_validate_json(system),
         below=frozenset(case.get("below", ())),
         operation_path=case.get("operation_path"),
     )
