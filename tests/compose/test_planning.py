@@ -74,7 +74,7 @@ async def test_routes_policies_and_where_they_run_are_told() -> None:
 
 
 async def test_a_condition_that_only_python_can_decide_is_named() -> None:
-    condition = "request.Body != null"
+    condition = 'request.Body["kind"] == "big"'
     policies = [{"name": "set-headers", "params": {}, "executionCondition": condition}]
     policies[0]["params"] = load(()).resolve("set-headers").example
     api = RestApi.model_validate(rest_api("a", "http://u.example", policies=policies))
