@@ -12,10 +12,13 @@ from policy_engine.errors import Fault, PolicyError, PolicyNotCompiled
 from policy_engine.gates import CONDITIONS_MAX, understood
 from policy_engine.hooks import PythonPolicy
 from policy_engine.policy import Policy, Scope
+from policy_engine.probe import ConditionProbe
 
 
 def faults(one: Attached, scope: Scope) -> tuple[Fault, ...]:
     """What is wrong with one policy, by the field beside its parameters."""
+    if isinstance(one.policy, ConditionProbe):
+        return (Fault("name", f"{one.policy.name} is the gateway's own and cannot be attached"),)
     found = (*_condition(one), *_failure(one), *_mode(one))
     if found or (one.condition is None and one.mode == "enforce"):
         return found

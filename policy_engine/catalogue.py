@@ -29,11 +29,15 @@ from policy_engine.errors import Fault, InvalidParameters, UnknownPolicy
 from policy_engine.hooks import PythonPolicy
 from policy_engine.hop import HopPolicy
 from policy_engine.policy import Document, Policy, Refusal, Version, Where
+from policy_engine.probe import ConditionProbe
 from policy_engine.sources import Source, import_source
 from policy_engine.system import SystemParameters
 
 ENTRY_POINTS = "signalbox.policies"
 _MAJOR = re.compile(r"v(\d+)")
+_OF_CHAINS: dict[str, dict[Version, type[Policy]]] = {
+    ConditionProbe.name: {ConditionProbe.version: ConditionProbe}
+}
 
 log = structlog.get_logger()
 
@@ -122,6 +126,10 @@ class Catalogue:
         """By name, older versions first."""
         return (policy for versions in self._by_name.values() for policy in versions.values())
 
+    def _versions(self, name: str) -> dict[Version, type[Policy]]:
+        """With what nobody attaches, but what chains are compiled to."""
+        return self._by_name.get(name) or _OF_CHAINS.get(name, {})
+
     def resolve(self, name: str, version: str = "") -> type[Policy]:
         """The newest version of major `version` (`v1`), or of all when it is empty.
 
@@ -132,7 +140,7 @@ class Catalogue:
             raise UnknownPolicy(name, version)
         found = [
             policy
-            for one, policy in self._by_name.get(name, {}).items()
+            for one, policy in self._versions(name).items()
             if major is None or one.major == int(major[1])
         ]
         if not found:
@@ -172,7 +180,7 @@ class Catalogue:
         if one.source and self.sources is not None:
             policy = self.sources.exactly(one.name, one.version, one.source)
         else:
-            found = self._by_name.get(one.name, {}).items()
+            found = self._versions(one.name).items()
             known = {str(version): policy for version, policy in found}
             if one.version not in known or known[one.version].source != one.source:
                 raise UnknownPolicy(one.name, one.version, self._why_missing(one.name))

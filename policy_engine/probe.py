@@ -16,9 +16,9 @@ class ConditionProbe(PythonPolicy):
     name: ClassVar[str] = "signalbox-condition"
     version: ClassVar[Version] = Version(1, 0, 0)
     example: ClassVar[Document] = {"key": "condition-1", "direction": "request"}
+    purpose: ClassVar[Purpose] = "changes"  # what cannot be decided is not published
     why_python: ClassVar[str] = "Envoy cannot decide its condition"
-    purpose: ClassVar[Purpose] = "changes"  # a condition without a truth is not published
-    failure_mode: ClassVar[FailureMode] = "open"  # what was not published is decided by the gate
+    failure_mode: ClassVar[FailureMode] = "open"  # the gate decides without it
 
     key: str
     """What is published as true."""
