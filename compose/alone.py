@@ -6,7 +6,7 @@ from typing import NoReturn
 from compose import components
 from compose.data_folder import DataFolder
 from compose.errors import BadSettings
-from compose.launch import router_name
+from compose.launch import limits_shared, router_name
 from compose.servers import ENVOY, binary, envoy_command, version
 from compose.settings import Settings, variable
 
@@ -16,7 +16,7 @@ COMPONENTS = (*components.COMPONENTS, ROUTER, ALL)
 
 def run_components(settings: Settings, component: str) -> int:
     """Run it until it is told to stop; the exit status."""
-    names = components.COMPONENTS if component == ALL else (component,)
+    names = components.all_of(settings) if component == ALL else (component,)
     return components.run(_in_folder(settings), names)
 
 
@@ -33,6 +33,7 @@ def become_router(settings: Settings) -> NoReturn:
         node=router_name(settings),
         xds_address=_target(settings.gateway.xds_target, "xds_target"),
         access_log_address=_target(settings.gateway.access_log_target, "access_log_target"),
+        ratelimiter_address=_target(settings.gateway.ratelimiter_target, "ratelimiter_target"),
     )
     os.execv(command[0], command)  # noqa: S606 - the operator's own Envoy
 
@@ -45,6 +46,8 @@ def _in_folder(settings: Settings) -> Settings:
         changed["xds_socket"] = folder.xds_socket
     if settings.analytics.access_log_socket is None:
         changed["access_log_socket"] = folder.access_log_socket
+    if settings.gateway.tier == "standard":
+        changed |= limits_shared(settings, folder)
     return settings.with_values(**changed)
 
 

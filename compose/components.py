@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ import uvloop
 
 from compose import log_output
 from compose.addressed_bus import AddressedBus
-from compose.data_folder import DataFolder
+from compose.data_folder import DataFolder, write_private
 from compose.errors import BadSettings, ComponentEnded, ComposeError
 from compose.settings import Settings
 from compose.tracing import tracing
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 CONTROLLER, XDS, ANALYTICS, ENGINE = "controller", "xds", "analytics", "policy-engine"
-COMPONENTS = (CONTROLLER, XDS, ANALYTICS, ENGINE)
+RATELIMITER = "ratelimiter"
+COMPONENTS = (CONTROLLER, XDS, ANALYTICS, ENGINE, RATELIMITER)
 """What runs in Python; the router is Envoy."""
 
 _RECORD_FILE, _USAGE_FILE = "record.db", "usage.db"
@@ -67,6 +68,12 @@ class Readiness:
                 self.whole()
 
         return works
+
+
+def all_of(settings: Settings) -> tuple[str, ...]:
+    """The components of the tier: limits are shared in Standard only."""
+    basic = settings.gateway.tier == "basic"
+    return tuple(name for name in COMPONENTS if not (basic and name == RATELIMITER))
 
 
 def run(settings: Settings, names: Collection[str]) -> int:
@@ -222,6 +229,21 @@ def _components(
 
         yield ENGINE, engine.run(settings.policy_engine, bus, catalogue, readiness.of(ENGINE))
 
+    if RATELIMITER in names:
+        from ratelimiter import service as ratelimiter  # noqa: PLC0415
+
+        yield (
+            RATELIMITER,
+            ratelimiter.run(
+                settings.ratelimiter,
+                bus,
+                ready=readiness.of(RATELIMITER),
+                health=lambda health: write_private(
+                    folder.ratelimiter_file, json.dumps(asdict(health))
+                ),
+            ),
+        )
+
 
 async def _lasting(name: str, work: Coroutine[Any, Any, None]) -> None:
     """A component runs until it is cancelled; anything else is an error that names it."""
@@ -244,7 +266,7 @@ def _all_ready(folder: DataFolder, names: Collection[str]) -> None:
     gc.collect()
     gc.freeze()  # what was imported and loaded stays: no collection looks at it again
     gc.enable()
-    if set(names) == set(COMPONENTS):
+    if {CONTROLLER, XDS, ANALYTICS, ENGINE} <= set(names):
         folder.ready_file.touch()
     log.info("ready", components=sorted(names))
 
@@ -307,7 +329,7 @@ def main(file: Path, access_log_fd: int) -> int:
     except (OSError, ValueError, BadSettings) as error:
         sys.stderr.write(f"the settings of the launcher cannot be used: {error}\n")
         return _FAILED
-    return run(settings, COMPONENTS)
+    return run(settings, all_of(settings))
 
 
 if __name__ == "__main__":

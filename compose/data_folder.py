@@ -76,13 +76,24 @@ class DataFolder:
         return self.run / "access-log.sock"
 
     @property
+    def ratelimiter_socket(self) -> Path:
+        """Where the router asks for limits (tier Standard)."""
+        return self.run / "ratelimiter.sock"
+
+    @property
+    def ratelimiter_file(self) -> Path:
+        """What the rate limiter says of its store (tier Standard)."""
+        return self.run / "ratelimiter.json"
+
+    @property
     def valkey_socket(self) -> Path:
         """Where the counters are (tier Standard)."""
         return self.run / "valkey.sock"
 
     def create(self) -> None:
         """Make the folders, for this user only. Raises DataFolderUnusable."""
-        longest = max(len(os.fsencode(path)) for path in (self.access_log_socket, self.xds_socket))
+        sockets = (self.access_log_socket, self.xds_socket, self.ratelimiter_socket)
+        longest = max(len(os.fsencode(path)) for path in sockets)
         if longest > _SOCKET_PATH_BYTES:
             too_long = longest - _SOCKET_PATH_BYTES
             raise DataFolderUnusable(

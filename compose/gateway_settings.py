@@ -33,6 +33,12 @@ class GatewaySettings(BaseModel):
     router_name: str = ""
     """Node id that the router reports as, unique in its group. Empty: host name and group."""
 
+    ratelimiter_target: str = ""
+    """`HOST:PORT` of the rate limiter, for `signalbox run router`.
+
+    Empty: the socket in the data folder, for a router on the same machine.
+    """
+
     xds_target: str = ""
     """`HOST:PORT` of the configuration service, for `signalbox run router`.
 

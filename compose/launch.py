@@ -32,6 +32,7 @@ from compose.servers import (
     envoy_command,
     nats_command,
     servers,
+    starts_valkey,
     valkey_command,
     version,
 )
@@ -181,6 +182,8 @@ def _composed(
         changed["xds_socket"] = folder.xds_socket
     if settings.analytics.access_log_socket is None:
         changed["access_log_socket"] = folder.access_log_socket
+    if settings.gateway.tier == "standard":
+        changed |= limits_shared(settings, folder)
     if broker:
         changed |= {
             "nats_url": f"nats://127.0.0.1:{settings.gateway.nats_port}",
@@ -189,6 +192,18 @@ def _composed(
             "nats_storage": "memory" if settings.gateway.tier == "basic" else "file",
         }
     return settings.with_values(**changed)
+
+
+def limits_shared(settings: Settings, folder: DataFolder) -> dict[str, object]:
+    """What follows for settings from a rate limiter that runs in the data folder."""
+    changed: dict[str, object] = {}
+    if "rate_limiter" not in settings.policies.model_fields_set:
+        changed["rate_limiter"] = True
+    if settings.ratelimiter.ratelimiter_socket is None:
+        changed["ratelimiter_socket"] = folder.ratelimiter_socket
+    if starts_valkey(settings):
+        changed["redis_addresses"] = (f"unix:{folder.valkey_socket}",)
+    return changed
 
 
 def _children(
@@ -204,7 +219,7 @@ def _children(
             env={},
             orphan_signal="SIGTERM",  # it puts its files in order
         )
-    if gateway.tier == "standard":
+    if VALKEY.name in binaries:
         yield Child(
             name="valkey",
             argv=valkey_command(settings, folder, binaries[VALKEY.name]),

@@ -38,7 +38,17 @@ VALKEY = Server(
 
 def servers(settings: Settings) -> tuple[Server, ...]:
     """Those that the tier needs."""
-    return (ENVOY, NATS, VALKEY) if settings.gateway.tier == "standard" else (ENVOY, NATS)
+    return (ENVOY, NATS, VALKEY) if starts_valkey(settings) else (ENVOY, NATS)
+
+
+def starts_valkey(settings: Settings) -> bool:
+    """Whether counters need a server of our own: the operator has named none."""
+    ratelimiter = settings.ratelimiter
+    return (
+        settings.gateway.tier == "standard"
+        and ratelimiter.ratelimiter_store == "redis"
+        and not ratelimiter.redis_addresses
+    )
 
 
 def binary(server: Server, settings: Settings) -> Path:
@@ -151,6 +161,7 @@ def envoy_command(
     node: str,
     xds_address: tuple[str, int] | None = None,
     access_log_address: tuple[str, int] | None = None,
+    ratelimiter_address: tuple[str, int] | None = None,
 ) -> tuple[str, ...]:
     """Write Envoy's bootstrap; the command that runs it.
 
@@ -163,6 +174,8 @@ def envoy_command(
         xds_address=xds_address,
         access_log_socket=None if access_log_address else settings.analytics.access_log_socket,
         access_log_address=access_log_address,
+        ratelimiter_socket=None if ratelimiter_address else settings.ratelimiter.ratelimiter_socket,
+        ratelimiter_address=ratelimiter_address,
     )
     write_private(folder.run / "envoy.json", json.dumps(document, indent=1))
     drain_s = max(1, round(settings.gateway.drain_timeout_s))

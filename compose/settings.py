@@ -23,6 +23,7 @@ from compose.gateway_settings import GatewaySettings
 from controller.settings import ControllerSettings
 from policy_engine.engine.settings import EngineSettings
 from policy_engine.system import SystemParameters
+from ratelimiter.settings import RatelimiterSettings
 from xds.settings import XdsSettings
 
 PREFIX = "SIGNALBOX_"
@@ -44,6 +45,7 @@ class Settings:
     policy_engine: EngineSettings = field(default_factory=EngineSettings)
     policies: SystemParameters = field(default_factory=SystemParameters)
     analytics: AnalyticsSettings = field(default_factory=AnalyticsSettings)
+    ratelimiter: RatelimiterSettings = field(default_factory=RatelimiterSettings)
 
     def with_values(self, **values: object) -> Self:
         """These settings with some fields replaced; validated again. Raises BadSettings."""
@@ -95,6 +97,7 @@ def sections() -> dict[str, type[BaseModel]]:
         "policy_engine": EngineSettings,
         "policies": SystemParameters,
         "analytics": AnalyticsSettings,
+        "ratelimiter": RatelimiterSettings,
         "bus": BusSettings,
     }
 

@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -25,6 +27,7 @@ class Local:
     tier: str
     ports: dict[str, int]
     processes: list[Json]  # name, pid, state, restarts, last_exit
+    limits: Json  # state, reason and since of the rate limiter; empty where none runs
 
     def as_document(self) -> Json:
         """For programs."""
@@ -34,6 +37,7 @@ class Local:
             "tier": self.tier,
             "ports": self.ports,
             "processes": self.processes,
+            "limits": self.limits,
         }
 
 
@@ -138,7 +142,19 @@ def local(connection: Connection) -> Local | None:
         tier=settings.gateway.tier,
         ports=ports,
         processes=state.get("children", []) if pid else [],
+        limits=_limits(folder.ratelimiter_file) if pid else {},
     )
+
+
+def _limits(file: Path) -> Json:
+    """What the rate limiter last said of its store; empty when none runs."""
+    try:
+        said = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    since_s = float(said["since"])
+    since = datetime.fromtimestamp(since_s, UTC).isoformat(timespec="seconds") if since_s else ""
+    return {"state": said["state"], "reason": said["reason"], "since": since}
 
 
 async def health(connection: Connection, port: int | None) -> str:

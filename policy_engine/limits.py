@@ -30,6 +30,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from policy_engine.errors import MalformedQuota
 
+RATELIMITER_CLUSTER = "ratelimiter"
+"""Envoy's name for the rate limiter."""
+
 LIMIT_ENTRY = "limit"
 """The key of the first entry of each descriptor."""
 

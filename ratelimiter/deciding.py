@@ -6,7 +6,7 @@ than its time is decided locally; the store's late answer then only tells what i
 
 import asyncio
 import time
-from collections.abc import Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -110,20 +110,26 @@ class Decider:
     """Decides calls for as long as its context lasts."""
 
     def __init__(
-        self, store: CounterStore, settings: RatelimiterSettings, peers: Peers, watcher: Watcher
+        self,
+        store: CounterStore,
+        settings: RatelimiterSettings,
+        peers: Peers,
+        watcher: Watcher,
+        told: Callable[[Health], None] = lambda _: None,
     ) -> None:
+        self._told = told
         self._store = store
         self._settings = settings
         self._peers = peers
         self._watcher = watcher
         self._clock = Clock()
-        self._seen = Seen(settings.ratelimit_memory_entries)
+        self._seen = Seen(settings.ratelimiter_memory_entries)
         self._shares = LocalShares(
-            settings.ratelimit_memory_entries, self._seen, lambda: peers.live
+            settings.ratelimiter_memory_entries, self._seen, lambda: peers.live
         )
         self._over = OverLimit(
-            settings.ratelimit_over_limit_entries,
-            round(settings.ratelimit_over_limit_cache_s * 1e6),
+            settings.ratelimiter_over_limit_entries,
+            round(settings.ratelimiter_over_limit_cache_s * 1e6),
         )
         self._lanes: dict[Hashable, _Lane] = {}
         self._scheduled = False
@@ -209,7 +215,7 @@ class Decider:
     def _flush(self) -> None:
         """Send what is pending, as far as enough of it has come back."""
         self._scheduled = False
-        size, at_once = self._settings.ratelimit_batch, self._settings.ratelimit_in_flight
+        size, at_once = self._settings.ratelimiter_batch, self._settings.ratelimiter_in_flight
         for lane in self._lanes.values():
             while lane.pending and lane.in_flight < at_once:
                 batch, lane.pending = lane.pending[:size], lane.pending[size:]
@@ -224,13 +230,13 @@ class Decider:
             nonlocal late
             late = True
             lane.in_flight -= 1
-            timeout_ms = self._settings.ratelimit_decision_timeout_s * 1_000
+            timeout_ms = self._settings.ratelimiter_decision_timeout_s * 1_000
             self._lost(lane, StoreAway(f"no answer within {timeout_ms:g} ms", "slow"))
             self._all_locally(batch)
 
         loop = asyncio.get_running_loop()
         started_s = loop.time()
-        timer = loop.call_later(self._settings.ratelimit_decision_timeout_s, too_late)
+        timer = loop.call_later(self._settings.ratelimiter_decision_timeout_s, too_late)
         try:
             decided = await self._store.decide(lane.name, parts)
         except StoreAway as error:
@@ -321,14 +327,14 @@ class Decider:
 
     async def _recover(self, lane: _Lane, away: _Away) -> None:
         """Ask for the place until it is there; then tell it what was counted without it."""
-        wait_s = self._settings.ratelimit_recovery_interval_s
+        wait_s = self._settings.ratelimiter_recovery_interval_s
         merged = 0
         while True:
             await asyncio.sleep(wait_s)
             wait_s = min(_RECOVERY_MAX_S, wait_s * 2)
             metrics.LOCAL_COUNTERS.set(len(self._shares))
             try:
-                async with asyncio.timeout(self._settings.ratelimit_decision_timeout_s):
+                async with asyncio.timeout(self._settings.ratelimiter_decision_timeout_s):
                     self._clock.set(await self._store.probe(lane.name))
                 merged += await self._merge(lane.name)
             except (StoreAway, TimeoutError) as error:
@@ -354,6 +360,7 @@ class Decider:
         log.info("counters are back", place=str(lane.name), away_s=round(away_s, 3), merged=merged)
         if away.told:
             self._watcher.recovered(str(lane.name), away_s, merged)
+            self._told(self.health)
 
     def _is_there(self, tag: int) -> bool:
         """Whether the place of `tag` is not known to be away."""
@@ -396,10 +403,11 @@ class Decider:
 
     def _tell(self, lane: _Lane, away: _Away) -> None:
         away_s = time.monotonic() - away.started_s
-        if not away.told and away_s >= self._settings.ratelimit_degraded_after_s:
+        if not away.told and away_s >= self._settings.ratelimiter_degraded_after_s:
             away.told = True
             log.warning("limits are not shared", place=str(lane.name), reason=away.reason)
             self._watcher.degraded(str(lane.name), away.reason, away.cause)
+            self._told(self.health)
 
     # -- the answer ----------------------------------------------------------------------------
 

@@ -73,8 +73,8 @@ def node_name() -> str:
 
 def store_of(settings: RatelimiterSettings) -> CounterStore:
     """The store that `settings` describe. Raises BadStoreSettings."""
-    if settings.ratelimit_store == "memory":
-        return MemoryStore(settings.ratelimit_memory_entries)
+    if settings.ratelimiter_store == "memory":
+        return MemoryStore(settings.ratelimiter_memory_entries)
     from ratelimiter.stores.redis import RedisStore  # noqa: PLC0415 - slow, where it is not needed
     from ratelimiter.stores.topology import connect  # noqa: PLC0415
 
@@ -83,25 +83,28 @@ def store_of(settings: RatelimiterSettings) -> CounterStore:
 
 def check(settings: RatelimiterSettings) -> None:
     """Whether the service may listen as configured. Raises InsecureAddress, BadStoreSettings."""
-    if settings.ratelimit_socket is None and settings.ratelimit_port is None:
+    if settings.ratelimiter_socket is None and settings.ratelimiter_port is None:
         raise BadStoreSettings(
-            "ratelimit_socket", "neither a Unix socket nor a port (ratelimit_port) is given"
+            "ratelimiter_socket", "neither a Unix socket nor a port (ratelimiter_port) is given"
         )
     if (
-        settings.ratelimit_port is not None
-        and not settings.ratelimit_trusted_network
-        and not _is_loopback(settings.ratelimit_address)
+        settings.ratelimiter_port is not None
+        and not settings.ratelimiter_trusted_network
+        and not _is_loopback(settings.ratelimiter_address)
     ):
         raise InsecureAddress(
-            "ratelimit_address",
-            settings.ratelimit_address,
-            "set ratelimit_trusted_network if only routers can reach it, or use a loopback address",
+            "ratelimiter_address",
+            settings.ratelimiter_address,
+            "set ratelimiter_trusted_network if only routers reach it, or use a loopback address",
         )
 
 
 @asynccontextmanager
 async def serving(
-    settings: RatelimiterSettings, bus: Bus | None, store: CounterStore
+    settings: RatelimiterSettings,
+    bus: Bus | None,
+    store: CounterStore,
+    health: Callable[[Health], None] = lambda _: None,
 ) -> AsyncIterator[Running]:
     """The service on its addresses; without a bus nobody hears of it.
 
@@ -109,7 +112,7 @@ async def serving(
     """
     check(settings)
     try:
-        async with _serving(settings, bus, store) as running:
+        async with _serving(settings, bus, store, health) as running:
             yield running
     except BaseExceptionGroup as group:
         raise _alone(group) from None
@@ -117,7 +120,10 @@ async def serving(
 
 @asynccontextmanager
 async def _serving(
-    settings: RatelimiterSettings, bus: Bus | None, store: CounterStore
+    settings: RatelimiterSettings,
+    bus: Bus | None,
+    store: CounterStore,
+    health: Callable[[Health], None],
 ) -> AsyncIterator[Running]:
     node = node_name()
     async with AsyncExitStack() as stack:
@@ -127,33 +133,35 @@ async def _serving(
         def lasting(work: Coroutine[Any, Any, None], name: str) -> None:
             stack.callback(group.create_task(work, name=f"ratelimiter: {name}").cancel)
 
-        notices = Notices(_Nowhere() if bus is None else bus, node, settings.ratelimit_events_per_s)
-        peers: FixedPeers | BusPeers = FixedPeers(max(1, settings.ratelimit_limiters))
+        notices = Notices(
+            _Nowhere() if bus is None else bus, node, settings.ratelimiter_events_per_s
+        )
+        peers: FixedPeers | BusPeers = FixedPeers(max(1, settings.ratelimiter_limiters))
         if bus is not None:
             lasting(notices.run(), "events")
-            if not settings.ratelimit_limiters:
-                peers = BusPeers(bus, node, settings.ratelimit_heartbeat_s)
+            if not settings.ratelimiter_limiters:
+                peers = BusPeers(bus, node, settings.ratelimiter_heartbeat_s)
                 lasting(peers.run(), "peers")
         if isinstance(store, MemoryStore):
             lasting(_tidy(store), "tidy")
-        decider = await stack.enter_async_context(Decider(store, settings, peers, notices))
+        decider = await stack.enter_async_context(Decider(store, settings, peers, notices, health))
         service = RateLimitService(Reader(settings.redis_key_prefix, splits=store.splits), decider)
         addresses = []
-        if settings.ratelimit_socket is not None:
-            path = settings.ratelimit_socket
+        if settings.ratelimiter_socket is not None:
+            path = settings.ratelimiter_socket
             try:
                 server = await stack.enter_async_context(serve_unary(service, path=path))
             except OSError as error:
                 raise CannotListen(f"unix:{path}", error.strerror or str(error)) from error
             addresses.append(server.address)
-        if settings.ratelimit_port is not None:
-            host, port = settings.ratelimit_address, settings.ratelimit_port
+        if settings.ratelimiter_port is not None:
+            host, port = settings.ratelimiter_address, settings.ratelimiter_port
             try:
                 server = await stack.enter_async_context(serve_unary(service, host=host, port=port))
             except OSError as error:
                 raise CannotListen(f"{host}:{port}", error.strerror or str(error)) from error
             addresses.append(server.address)
-        log.info("serving rate limits", addresses=addresses, store=settings.ratelimit_store)
+        log.info("serving rate limits", addresses=addresses, store=settings.ratelimiter_store)
         yield Running(service, tuple(addresses))
 
 
@@ -162,15 +170,15 @@ async def run(
     bus: Bus,
     *,
     ready: Callable[[], None] = lambda: None,
-    listening: Callable[[Running], None] = lambda _: None,
+    health: Callable[[Health], None] = lambda _: None,
 ) -> None:
     """Serve until cancelled. Raises CannotListen, InsecureAddress, BadStoreSettings.
 
     `ready` is called once routers can ask, whether or not the store is there: without it, limits
-    are counted locally. `listening` is told where.
+    are counted locally. `health` is told the state, now and whenever it changes.
     """
-    async with serving(settings, bus, store_of(settings)) as running:
-        listening(running)
+    async with serving(settings, bus, store_of(settings), health) as running:
+        health(running.service.health)
         ready()
         await asyncio.Event().wait()
 

@@ -13,63 +13,63 @@ class RatelimiterSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    ratelimit_socket: Path | None = None
+    ratelimiter_socket: Path | None = None
     """Unix socket on which routers of this machine ask for limits; at most 107 bytes long. Unset:
     a socket in the data folder."""
 
-    ratelimit_address: str = "127.0.0.1"
+    ratelimiter_address: str = "127.0.0.1"
     """Address of the TCP port. The protocol knows neither encryption nor who asks: any but a
-    loopback address also needs `ratelimit_trusted_network`."""
+    loopback address also needs `ratelimiter_trusted_network`."""
 
-    ratelimit_port: int | None = Field(default=None, ge=0, le=65535)
+    ratelimiter_port: int | None = Field(default=None, ge=0, le=65535)
     """TCP port for routers on other machines or in containers; 0 takes a free one. Unset: only the
     Unix socket."""
 
-    ratelimit_trusted_network: bool = False
-    """Whether everybody who reaches `ratelimit_address` may use up anybody's limits, as behind a
+    ratelimiter_trusted_network: bool = False
+    """Whether everybody who reaches `ratelimiter_address` may use up anybody's limits, as behind a
     network policy or a mesh that encrypts. Without it the port stays on this machine."""
 
-    ratelimit_store: Literal["redis", "memory"] = "redis"
+    ratelimiter_store: Literal["redis", "memory"] = "redis"
     """Where counters are kept: `redis` (or Valkey), shared by all rate limiters, or `memory` of one
     process."""
 
-    ratelimit_memory_entries: int = Field(default=100_000, ge=100)
+    ratelimiter_memory_entries: int = Field(default=100_000, ge=100)
     """Counters kept in this process, with the store `memory` or while Redis is away; about 400 B
     each. The least used go first, and then begin anew."""
 
-    ratelimit_limiters: int = Field(default=0, ge=0, le=1000)
+    ratelimiter_limiters: int = Field(default=0, ge=0, le=1000)
     """Rate limiters that share the limits while Redis is away. 0: those heard on the bus."""
 
-    ratelimit_heartbeat_s: float = Field(default=5, gt=0, le=60)
+    ratelimiter_heartbeat_s: float = Field(default=5, gt=0, le=60)
     """How often each rate limiter says that it is alive, seconds; who misses three is given up, and
     the others share the limits."""
 
-    ratelimit_decision_timeout_s: float = Field(default=0.05, gt=0, le=5)
+    ratelimiter_decision_timeout_s: float = Field(default=0.05, gt=0, le=5)
     """How long a request may wait for Redis, seconds; then the local share of the limit decides.
     Shorter bounds latency, longer rides out hiccups of the network."""
 
-    ratelimit_in_flight: int = Field(default=2, ge=1, le=64)
+    ratelimiter_in_flight: int = Field(default=2, ge=1, le=64)
     """Batches of decisions that are with Redis at the same time. More shorten the wait under load
     and cost CPU time, for batches get smaller."""
 
-    ratelimit_batch: int = Field(default=128, ge=1, le=1000)
+    ratelimiter_batch: int = Field(default=128, ge=1, le=1000)
     """Calls decided in one batch at most. A batch is one step of Redis, about 5 µs a call."""
 
-    ratelimit_over_limit_cache_s: float = Field(default=1, ge=0, le=60)
+    ratelimiter_over_limit_cache_s: float = Field(default=1, ge=0, le=60)
     """How long a key that is over its limit is refused without asking Redis, seconds, at most to
     the limit's end. 0 switches the cache off; then a flood of refused requests reaches Redis."""
 
-    ratelimit_over_limit_entries: int = Field(default=100_000, ge=0)
+    ratelimiter_over_limit_entries: int = Field(default=100_000, ge=0)
     """Keys remembered as over their limit; about 200 B each."""
 
-    ratelimit_recovery_interval_s: float = Field(default=0.25, gt=0, le=60)
+    ratelimiter_recovery_interval_s: float = Field(default=0.25, gt=0, le=60)
     """How soon Redis is tried again after a failure, seconds; then twice as long, up to 5 s."""
 
-    ratelimit_degraded_after_s: float = Field(default=1, ge=0)
+    ratelimiter_degraded_after_s: float = Field(default=1, ge=0)
     """How long Redis must be away, seconds, before the state is reported as degraded. What is
     shorter shows in the metrics only."""
 
-    ratelimit_events_per_s: int = Field(default=100, ge=0)
+    ratelimiter_events_per_s: int = Field(default=100, ge=0)
     """Events about limits that are approached, exceeded or reset, per second at most; more are
     dropped and counted. 0: none."""
 
@@ -104,7 +104,7 @@ class RatelimiterSettings(BaseModel):
 
     redis_connect_timeout_s: float = Field(default=5, gt=0)
     """How long connecting may take, seconds; requests never wait longer than
-    `ratelimit_decision_timeout_s`."""
+    `ratelimiter_decision_timeout_s`."""
 
     redis_read_timeout_s: float = Field(default=3, gt=0)
     """How long an answer may take, seconds, before the connection is given up. Until then a late
@@ -131,11 +131,13 @@ class RatelimiterSettings(BaseModel):
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
-        path = self.ratelimit_socket
+        path = self.ratelimiter_socket
         if path and len(bytes(path)) > _SOCKET_PATH_BYTES:
-            raise ValueError(f"ratelimit_socket is longer than {_SOCKET_PATH_BYTES} bytes: {path}")
-        if self.redis_pool_size <= self.ratelimit_in_flight:
-            raise ValueError("redis_pool_size must be above ratelimit_in_flight")
+            raise ValueError(
+                f"ratelimiter_socket is longer than {_SOCKET_PATH_BYTES} bytes: {path}"
+            )
+        if self.redis_pool_size <= self.ratelimiter_in_flight:
+            raise ValueError("redis_pool_size must be above ratelimiter_in_flight")
         if self.redis_mode == "cluster" and self.redis_db:
             raise ValueError("redis_db: a cluster has only database 0")
         if (self.redis_tls_certificate_file is None) != (self.redis_tls_key_file is None):

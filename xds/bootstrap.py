@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from policy_engine.limits import RATELIMITER_CLUSTER
 from policy_engine.policy import typed
 from xds.settings import XdsSettings
 
 Document = dict[str, Any]
 
 XDS_CLUSTER, ACCESS_LOG_CLUSTER = "signalbox-xds", "signalbox-access-log"
+_MANY_AT_ONCE: Document = {"thresholds": [{"max_requests": 16_384}]}  # one per request
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _STATS = (
     "cluster.*.upstream_rq_",
@@ -22,6 +24,12 @@ _STATS = (
     "server.",
 )
 
+RUNTIME: Document = {
+    # parts of a rate limit's key are format strings, with a value for what a request lacks
+    "envoy.reloadable_features.enable_formatter_for_ratelimit_action_descriptor_value": True,
+}
+"""Envoy's runtime flags that what is compiled relies on."""
+
 
 def bootstrap(
     settings: XdsSettings,
@@ -31,6 +39,8 @@ def bootstrap(
     xds_address: tuple[str, int] | None = None,
     access_log_socket: Path | None = None,
     access_log_address: tuple[str, int] | None = None,
+    ratelimiter_socket: Path | None = None,
+    ratelimiter_address: tuple[str, int] | None = None,
 ) -> Document:
     """Envoy's bootstrap. Each service is reached by its Unix socket or its TCP address."""
     clusters = [_service(XDS_CLUSTER, xds_socket, xds_address)]
@@ -40,6 +50,9 @@ def bootstrap(
         )
     if access_log_socket is not None or access_log_address is not None:
         clusters.append(_service(ACCESS_LOG_CLUSTER, access_log_socket, access_log_address))
+    if ratelimiter_socket is not None or ratelimiter_address is not None:
+        limiter = _service(RATELIMITER_CLUSTER, ratelimiter_socket, ratelimiter_address)
+        clusters.append(limiter | {"circuit_breakers": _MANY_AT_ONCE})
     ads: Document = {"ads": {}, "resource_api_version": "V3"}
     max_heap_bytes = settings.max_heap_mb << 20
     return {
@@ -71,6 +84,7 @@ def bootstrap(
                 {"query_timeout_seconds": 1, "query_tries": 2},
             ),
         },
+        "layered_runtime": {"layers": [{"name": "signalbox", "static_layer": RUNTIME}]},
         # 20 KB a cluster instead of 48: only what dashboards show is counted
         "stats_config": {
             "stats_matcher": {

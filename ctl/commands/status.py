@@ -67,6 +67,11 @@ def _show_local(local: "Local") -> None:
     output.say(f"gateway     {local.phase}, tier {local.tier}{pid}")
     ports = ", ".join(f"{name} {port}" for name, port in local.ports.items() if port)
     output.say(f"ports       {ports}")
+    if local.limits.get("state") == "degraded":
+        limits = local.limits
+        output.say(f"limits      degraded since {limits['since']}: {limits['reason']}")
+    elif local.limits:
+        output.say("limits      shared")
     if not local.processes:
         return
     output.say()

@@ -54,9 +54,9 @@ async def limiter(valkey: str, path: str) -> None:
     """The process that is measured."""
     settings = RatelimiterSettings(
         redis_addresses=(valkey,),
-        ratelimit_socket=Path(path),
-        ratelimit_decision_timeout_s=2,
-        ratelimit_limiters=1,
+        ratelimiter_socket=Path(path),
+        ratelimiter_decision_timeout_s=2,
+        ratelimiter_limiters=1,
     )
     async with serving(settings, None, store_of(settings)):
         await asyncio.Event().wait()
@@ -161,9 +161,9 @@ async def many_keys() -> None:
     async with valkey_server() as valkey:
         settings = RatelimiterSettings(
             redis_addresses=(f"unix:{valkey.socket}",),
-            ratelimit_port=0,
-            ratelimit_limiters=1,
-            ratelimit_decision_timeout_s=5,
+            ratelimiter_port=0,
+            ratelimiter_limiters=1,
+            ratelimiter_decision_timeout_s=5,
         )
         quota = Quota("bench", (Limit(1_000, 3_600.0),))
         async with serving(settings, None, store_of(settings)) as running:
@@ -192,7 +192,7 @@ async def many_keys() -> None:
             count = await client.dbsize()
             await client.aclose()
             print(
-                f"\n{KEYS:,} keys, each once: {count:,} in Valkey with {(full - empty) / KEYS:.0f} B"
+                f"\n{KEYS:,} keys, each once: {count:,} in Valkey, {(full - empty) / KEYS:.0f} B"
                 f" each ({(full - empty) / 2**20:.1f} MB); the limiter grew by"
                 f" {resident_mb(os.getpid()) - before_mb:.0f} MB; p50"
                 f" {statistics.median(taken) * 1e3:.2f} ms, p99"

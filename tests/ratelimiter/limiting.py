@@ -52,10 +52,10 @@ class Limiter:
 async def limiter(bus: Bus | None = None, **settings: Any) -> AsyncIterator[Limiter]:
     made = RatelimiterSettings(
         **{
-            "ratelimit_port": 0,
-            "ratelimit_limiters": 0 if bus else 1,
-            "ratelimit_recovery_interval_s": 0.05,
-            "ratelimit_over_limit_cache_s": 0,
+            "ratelimiter_port": 0,
+            "ratelimiter_limiters": 0 if bus else 1,
+            "ratelimiter_recovery_interval_s": 0.05,
+            "ratelimiter_over_limit_cache_s": 0,
             **settings,
         }
     )

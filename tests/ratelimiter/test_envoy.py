@@ -32,10 +32,10 @@ class Gateway:
 async def gateway(folder: Path, *filters: dict, tcp: bool = False) -> AsyncIterator[Gateway]:
     running = Gateway()
     async with valkey_server() as running.valkey, http_backend() as running.backend:
-        where = {"ratelimit_port": 0} if tcp else {"ratelimit_socket": folder / "rl.sock"}
+        where = {"ratelimiter_port": 0} if tcp else {"ratelimiter_socket": folder / "rl.sock"}
         settings = RatelimiterSettings(
             redis_addresses=(f"unix:{running.valkey.socket}",),
-            ratelimit_decision_timeout_s=5,
+            ratelimiter_decision_timeout_s=5,
             **where,
         )
         async with serving(settings, None, store_of(settings)) as running.limiter:

@@ -12,7 +12,7 @@ from tests.ratelimiter.limiting import Limiter, limiter
 from tests.servers.valkey import valkey_cluster, valkey_sentinels, valkey_server
 
 DAY_S = 86_400.0
-PATIENT = {"ratelimit_decision_timeout_s": 5}  # a busy machine is no slow store
+PATIENT = {"ratelimiter_decision_timeout_s": 5}  # a busy machine is no slow store
 EVERY = pytest.mark.parametrize("algorithm", Algorithm)
 
 
@@ -78,7 +78,7 @@ async def test_slow_it_makes_no_request_slow_and_counts_nothing_twice(
     async with (
         valkey_server() as valkey,
         limiter(
-            redis_addresses=(f"unix:{valkey.socket}",), ratelimit_decision_timeout_s=0.2
+            redis_addresses=(f"unix:{valkey.socket}",), ratelimiter_decision_timeout_s=0.2
         ) as running,
     ):
         assert await running.passed(of, 10) == 10
@@ -101,7 +101,7 @@ async def test_each_slow_answer_of_500_ms_keeps_the_gateway_fast() -> None:
     async with (
         valkey_server() as valkey,
         limiter(
-            redis_addresses=(f"unix:{valkey.socket}",), ratelimit_decision_timeout_s=0.1
+            redis_addresses=(f"unix:{valkey.socket}",), ratelimiter_decision_timeout_s=0.1
         ) as running,
     ):
         assert await running.ask(of)
@@ -249,8 +249,8 @@ async def test_each_limiter_keeps_its_share_of_what_was_left() -> None:
     async with valkey_server() as valkey:
         shared = {
             "redis_addresses": (valkey.address,),
-            "ratelimit_limiters": 4,
-            "ratelimit_decision_timeout_s": 0.3,
+            "ratelimiter_limiters": 4,
+            "ratelimiter_decision_timeout_s": 0.3,
         }
         async with limiter(**shared) as one, limiter(**shared) as other:
             assert await one.passed(of, 40) == 40
@@ -270,7 +270,7 @@ async def test_each_limiter_keeps_its_share_of_what_was_left() -> None:
 async def test_limiters_of_a_store_that_comes_back_empty_tell_it_what_they_know() -> None:
     of = quota(100)
     async with valkey_server() as valkey:
-        shared = {"redis_addresses": (valkey.address,), "ratelimit_limiters": 2, **PATIENT}
+        shared = {"redis_addresses": (valkey.address,), "ratelimiter_limiters": 2, **PATIENT}
         async with limiter(**shared) as one, limiter(**shared) as other:
             assert await one.passed(of, 40) == 40
             assert await other.passed(of, 20) == 20
@@ -308,7 +308,7 @@ async def test_over_the_limit_the_store_is_asked_no_more_until_it_could_change()
     async with (
         valkey_server() as valkey,
         limiter(
-            redis_addresses=(valkey.address,), ratelimit_over_limit_cache_s=60, **PATIENT
+            redis_addresses=(valkey.address,), ratelimiter_over_limit_cache_s=60, **PATIENT
         ) as running,
     ):
         client = valkey.client()
@@ -326,7 +326,7 @@ async def test_a_limit_that_ends_soon_is_asked_about_again() -> None:
     async with (
         valkey_server() as valkey,
         limiter(
-            redis_addresses=(valkey.address,), ratelimit_over_limit_cache_s=60, **PATIENT
+            redis_addresses=(valkey.address,), ratelimiter_over_limit_cache_s=60, **PATIENT
         ) as running,
     ):
         await running.passed(of, 3)

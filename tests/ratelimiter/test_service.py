@@ -40,7 +40,7 @@ from tests.servers.valkey import valkey_server
 from xds.wire.h2 import RpcRefused
 
 DAY_S = 86_400.0
-PATIENT = {"ratelimit_decision_timeout_s": 5}
+PATIENT = {"ratelimiter_decision_timeout_s": 5}
 
 
 def quota(limit: int, name: str = "orders", **fields) -> Quota:
@@ -53,34 +53,34 @@ def quota(limit: int, name: str = "orders", **fields) -> Quota:
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.1", "limits.example"])
 async def test_a_port_that_others_reach_must_be_declared_trusted(address: str) -> None:
     settings = RatelimiterSettings(
-        ratelimit_store="memory", ratelimit_port=0, ratelimit_address=address
+        ratelimiter_store="memory", ratelimiter_port=0, ratelimiter_address=address
     )
-    with pytest.raises(InsecureAddress, match="ratelimit_trusted_network"):
+    with pytest.raises(InsecureAddress, match="ratelimiter_trusted_network"):
         async with serving(settings, None, store_of(settings)):
             pass
 
 
 async def test_a_declared_network_is_believed() -> None:
     settings = RatelimiterSettings(
-        ratelimit_store="memory",
-        ratelimit_port=0,
-        ratelimit_address="0.0.0.0",
-        ratelimit_trusted_network=True,
+        ratelimiter_store="memory",
+        ratelimiter_port=0,
+        ratelimiter_address="0.0.0.0",
+        ratelimiter_trusted_network=True,
     )
     async with serving(settings, None, store_of(settings)) as running:
         assert running.addresses[0].startswith("0.0.0.0:")
 
 
 async def test_without_any_address_it_does_not_start() -> None:
-    settings = RatelimiterSettings(ratelimit_store="memory")
-    with pytest.raises(BadStoreSettings, match="ratelimit_socket: neither"):
+    settings = RatelimiterSettings(ratelimiter_store="memory")
+    with pytest.raises(BadStoreSettings, match="ratelimiter_socket: neither"):
         async with serving(settings, None, store_of(settings)):
             pass
 
 
 async def test_an_address_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "rl.sock"
-    settings = RatelimiterSettings(ratelimit_store="memory", ratelimit_socket=path)
+    settings = RatelimiterSettings(ratelimiter_store="memory", ratelimiter_socket=path)
     with pytest.raises(CannotListen, match=str(path)):
         await run(settings, MemoryBus())
 
@@ -110,11 +110,11 @@ def test_a_store_that_cannot_be_is_refused_with_the_setting(fields: dict, messag
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"redis_pool_size": 2, "ratelimit_in_flight": 2}, "redis_pool_size"),
+        ({"redis_pool_size": 2, "ratelimiter_in_flight": 2}, "redis_pool_size"),
         ({"redis_mode": "cluster", "redis_db": 1}, "redis_db"),
         ({"redis_tls_key_file": "key.pem"}, "must be given together"),
         ({"redis_key_prefix": "{x}"}, "redis_key_prefix"),
-        ({"ratelimit_socket": "/" + "x" * 120}, "longer than 107 bytes"),
+        ({"ratelimiter_socket": "/" + "x" * 120}, "longer than 107 bytes"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(fields: dict, message: str) -> None:
@@ -239,7 +239,7 @@ async def tls_before(port: int, pem: dict[str, Path]) -> AsyncIterator[str]:
 
 
 async def test_a_call_that_cannot_be_read_is_refused_and_counted() -> None:
-    async with limiter(ratelimit_store="memory") as running:
+    async with limiter(ratelimiter_store="memory") as running:
         with pytest.raises(RpcRefused, match="no RateLimitRequest"):
             running.running.service(b"\xff\xff")
         assert await running.ask(quota(1))
@@ -301,7 +301,7 @@ async def test_limits_are_told_of_once_per_window() -> None:
     of = Quota("orders", (Limit(10, 2.0),), algorithm=Algorithm.GCRA, name="gold", api="orders-v1")
     named = Quota("named", (Limit(1, DAY_S),), tells_key=True, shadow=True)
     silent = Quota("silent", (Limit(1, DAY_S),), events=False)
-    async with hearing(bus) as heard, limiter(bus, ratelimit_store="memory") as running:
+    async with hearing(bus) as heard, limiter(bus, ratelimiter_store="memory") as running:
         for client in ("one", "two"):
             await running.passed(of, 12, client)
         for limit in (named, silent):
@@ -324,7 +324,7 @@ async def test_a_flood_of_events_is_cut_and_the_calls_are_not_slowed() -> None:
     bus = MemoryBus()
     async with (
         hearing(bus) as heard,
-        limiter(bus, ratelimit_store="memory", ratelimit_events_per_s=2) as running,
+        limiter(bus, ratelimiter_store="memory", ratelimiter_events_per_s=2) as running,
     ):
         for number in range(50):
             await running.ask(quota(1), str(number))
@@ -338,7 +338,7 @@ async def test_the_loss_of_the_store_and_its_return_are_told() -> None:
         valkey_server() as valkey,
         hearing(bus) as heard,
         limiter(
-            bus, redis_addresses=(valkey.address,), ratelimit_degraded_after_s=0.1, **PATIENT
+            bus, redis_addresses=(valkey.address,), ratelimiter_degraded_after_s=0.1, **PATIENT
         ) as running,
     ):
         await running.ask(quota(5))
@@ -358,7 +358,7 @@ async def test_limiters_hear_each_other_and_share_while_the_store_is_away() -> N
     bus = MemoryBus()
     async with valkey_server() as valkey, hearing(bus) as heard:
         await valkey.kill()
-        known = {"redis_addresses": (valkey.address,), "ratelimit_heartbeat_s": 0.1, **PATIENT}
+        known = {"redis_addresses": (valkey.address,), "ratelimiter_heartbeat_s": 0.1, **PATIENT}
         async with limiter(bus, **known) as one:
             assert await one.passed(quota(10, "alone"), 20) == 10
             # the same process, so the same name: another one is heard through its sign of life
