@@ -59,7 +59,7 @@ class JsonPath:
         """What is there, in order. Raises Unresolved when nothing is."""
         node = document
         for position, step in enumerate(self.steps):
-            if step is EVERY:
+            if isinstance(step, _Every):
                 return list(self._some(node, position))
             try:
                 node = _child(node, step)
@@ -75,19 +75,17 @@ class JsonPath:
         if not self.steps:
             return new(document)
         *above, last = self.steps
+        replaced = False
         for parent in JsonPath(self.text, tuple(above)).find(document):
-            if last is EVERY:
-                keys = list(_keys(parent))
-                if not keys and EVERY not in above:
-                    raise Unresolved(f"{self.text} leads nowhere")
-                for key in keys:
-                    parent[key] = new(parent[key])
-                continue
-            try:
-                parent[last] = new(_child(parent, last))
-            except (LookupError, TypeError):
-                if EVERY not in above:
-                    raise Unresolved(f"{self.text} leads nowhere") from None
+            keys = list(_keys(parent)) if isinstance(last, _Every) else [last]
+            for key in keys:
+                try:
+                    parent[key] = new(_child(parent, key))
+                except (LookupError, TypeError):
+                    continue
+                replaced = True
+        if not replaced:
+            raise Unresolved(f"{self.text} leads nowhere")
         return document
 
     def _some(self, node: Json, position: int) -> Iterator[Json]:

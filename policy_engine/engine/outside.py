@@ -119,7 +119,7 @@ async def _public(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
     host = parts.hostname or ""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, parts.port or parts.scheme, type=socket.SOCK_STREAM)
-    addresses = [str(one[4][0]) for one in found]
+    addresses = sorted((str(one[4][0]) for one in found), key=lambda one: ":" in one)
     if not addresses or not all(is_public(one) for one in addresses):
         raise FetchFailed(f"{host} is not a public address")
     address = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
