@@ -5,17 +5,28 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from bus.resources.rest_api import PolicyRef
 from policy_engine.catalogue import load
 from policy_engine.policy import Credential, Document, Policy
 from policy_engine.refusals import local_reply_config
-from policy_engine.system import SystemParameters
+from policy_engine.signing import new_key
+from policy_engine.system import Introspection, IntrospectionProvider, SystemParameters
 from tests.policy_engine.tokens import Signer, key_manager
 
 COMPANY = Signer("company-1")
 AUTHORITIES = Path(__file__).parent / "policies" / "golden" / "authorities.pem"
 SYSTEM = SystemParameters(
-    key_managers=(key_manager("company", COMPANY),), client_authorities_file=AUTHORITIES
+    key_managers=(key_manager("company", COMPANY),),
+    client_authorities_file=AUTHORITIES,
+    introspection_providers=(
+        IntrospectionProvider(
+            name="company", introspection=Introspection(uri="http://idp.example")
+        ),
+    ),
+    backend_jwt_key=SecretStr(new_key("ES256")),
+    backend_jwt_algorithm="ES256",
 )
 CATALOGUE = load((), system=SYSTEM)
 LOCAL_REPLY: Document = local_reply_config(CATALOGUE.refusals())

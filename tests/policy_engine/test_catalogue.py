@@ -14,7 +14,9 @@ from policy_engine.policy import Document, HttpFilter, Policy, Scope, Version
 from tests.policy_engine.attached import SYSTEM
 
 EXPECTED = {
+    "analytics-header-filter": "1.0.1",
     "api-key-auth": "1.2.1",
+    "backend-jwt": "1.0.1",
     "basic-auth": "1.0.3",
     "bandwidth-limit": "1.0.0",
     "basic-ratelimit": "1.1.1",
@@ -24,8 +26,12 @@ EXPECTED = {
     "dynamic-endpoint": "1.0.1",
     "fault-injection": "1.0.0",
     "host-rewrite": "1.0.1",
+    "interceptor-service": "1.0.1",
+    "json-xml-mediator": "1.0.4",
+    "log-message": "1.0.3",
     "maintenance-mode": "1.0.0",
     "mirror": "1.0.0",
+    "opaque-token-auth": "1.0.1",
     "redirect": "0.9.1",
     "request-rewrite": "1.0.2",
     "request-size-limit": "1.0.0",
