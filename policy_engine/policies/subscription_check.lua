@@ -3,7 +3,7 @@
 --   HEADER  the header that holds the token
 --   COOKIE  the cookie that holds it if the header is not there, or nil
 --   KEEP    whether the digest is left in the stream's metadata for a second check
--- The filter's context maps `t:` + digest of a token and `a:` + application, as authenticating
+-- The filter's context, which is read once, maps `t:` + digest of a token and `a:` + application, as authenticating
 -- policies write it, to the subscription's id, the id of a limited plan and the application,
 -- separated by tabs. Private headers are always written or removed here.
 
@@ -75,12 +75,25 @@ local function credential(handle, headers)
   return application and "a:" .. application
 end
 
+-- The context as a table of this Lua state, which serves one set of subscriptions only: asking the
+-- context itself costs time with every subscription in it, for every request.
+local subscriptions
+local function load_subscriptions(handle)
+  subscriptions = {}
+  for known, found in pairs(handle:filterContext()) do
+    subscriptions[known] = found
+  end
+end
+
 function envoy_on_request(handle)
+  if subscriptions == nil then
+    load_subscriptions(handle)
+  end
   local headers = handle:headers()
   headers:remove(SUBSCRIPTION)
   headers:remove(QUOTA)
   local known = credential(handle, headers)
-  local found = known and handle:filterContext():get(known)
+  local found = known and subscriptions[known]
   if found == nil then
     handle:respond(REFUSED, WORDS)
     return

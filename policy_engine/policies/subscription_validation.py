@@ -2,6 +2,7 @@
 
 import re
 from functools import lru_cache
+from hashlib import sha256
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
@@ -17,6 +18,7 @@ from policy_engine.policy import (
     Version,
     typed,
 )
+from policy_engine.shadow import looking
 from policy_engine.subscriptions import UNIT_S, Quota, Subscriber
 
 SUBSCRIPTION_HEADER = f"{PRIVATE_PREFIX}subscription"
@@ -67,6 +69,19 @@ class SubscriptionValidation(Policy):
     subscription_key_cookie: Annotated[str, Field(max_length=128), AfterValidator(_cookie)] = ""
     """The name of the cookie that holds the token when the header is not there; empty: none."""
 
+    def shadow(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        """One `lua` filter that looks the subscription up; limits of plans are not looked at."""
+        if not self.enabled:
+            return ()
+        config = looking(
+            self.name,
+            program("sha256.lua") + "\n" + program("subscription_shadow.lua"),
+            HEADER=self.subscription_key_header.lower(),
+            COOKIE=self.subscription_key_cookie or None,
+        )
+        context = {"filter_context": _context(scope.subscriptions)}
+        return (HttpFilter(scope.unique(self.name), config | context),)
+
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """`lua` finds the subscription or refuses; then what limits it."""
         if not self.enabled:
@@ -77,8 +92,8 @@ class SubscriptionValidation(Policy):
             self.subscription_key_cookie or None,
             keep=scope.level == "api" or scope.repeats(self.name),  # an operation may ask again
         )
-        check = lua(source) | {"filter_context": _context(scope.subscriptions)}
-        return (HttpFilter(f"{name}.check", check), *_limits(name, scope))
+        check = HttpFilter(f"{name}.check", _check(source, _context(scope.subscriptions)))
+        return (check, *_limits(name, scope))
 
 
 @lru_cache(maxsize=64)
@@ -97,6 +112,15 @@ def _context(subscriptions: tuple[Subscriber, ...]) -> dict[str, str]:
         for name in one.callers:
             found.setdefault(f"a:{caller(name)}", known)
     return found
+
+
+def _check(source: str, context: dict[str, str]) -> Document:
+    """`lua` with states of its own for these subscriptions: they keep them in a table."""
+    identity = sha256(source.encode())
+    for known in context.items():
+        identity.update("\n".join(known).encode())
+    own = {"shared_vm_id": f"subscriptions-{identity.hexdigest()[:32]}"}
+    return lua(source) | own | {"filter_context": context}
 
 
 def _limits(name: str, scope: Scope) -> tuple[HttpFilter, ...]:
