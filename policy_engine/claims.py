@@ -4,7 +4,8 @@
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from policy_engine.headers import APPLICATION_HEADER, caller
 from policy_engine.policy import Document, typed
@@ -19,7 +20,7 @@ NAMELESS: Document = {
 """The mutation by which a caller is known whose token does not say who it is."""
 
 PAYLOAD, HEADER = "payload", "header"  # keys in the filter's metadata
-_RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
+RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 
 
 def claim_is(claim: str, value: str, *, separator: str | None = None) -> Document:
@@ -63,10 +64,37 @@ def all_of(principals: Iterable[Document]) -> Document:
     return ids[0] if len(ids) == 1 else {"and_ids": {"ids": ids}}
 
 
+def refused_unless(principal: Document) -> Document:
+    """A rule of Envoy's for all but `principal`."""
+    return {"permissions": [{"any": True}], "principals": [{"not_id": principal}]}
+
+
+def is_there(path: Sequence[str]) -> Document:
+    """The filter's metadata has something at `path`."""
+    return _metadata(path, {"present_match": True})
+
+
+def moved(principal: Document, places: Mapping[str, str]) -> Document:
+    """`principal` where the payload and the header of tokens are kept under other keys."""
+
+    def part(value: Any) -> Any:  # noqa: ANN401 - JSON
+        match value:
+            case {"filter": filter_, "path": [{"key": first}, *rest], **more}:
+                path = [{"key": places.get(first, first)}, *rest]
+                return {"filter": filter_, "path": path, **more}
+            case dict():
+                return {key: part(one) for key, one in value.items()}
+            case list():
+                return [part(one) for one in value]
+        return value
+
+    return dict(part(principal))
+
+
 def refuse_unless(name: str, principal: Document) -> Document:
     """An `rbac` filter that refuses all others, with `denied(name)` as the reason."""
-    policy = {"permissions": [{"any": True}], "principals": [{"not_id": principal}]}
-    return typed(_RBAC, {"rules": {"action": "DENY", "policies": {name: policy}}})
+    policies = {name: refused_unless(principal)}
+    return typed(RBAC, {"rules": {"action": "DENY", "policies": policies}})
 
 
 def denied(name: str) -> str:

@@ -18,6 +18,7 @@ from policy_engine.policy import (
     Version,
     typed,
 )
+from policy_engine.shadow import looking
 
 _DIGEST_HEADER = f"{PRIVATE_PREFIX}api-key"
 _AUTH = "envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth"
@@ -64,6 +65,16 @@ class ApiKeyAuth(Policy):
         elif not self.key.isprintable() or not self.key.isascii():
             raise ValueError("key must be the printable ASCII name of a query parameter")
         return self
+
+    def shadow(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        """One `lua` filter that looks the digest up."""
+        place = self.key.lower() if self.in_ == "header" else _DIGEST_HEADER
+        query = self.key if self.in_ == "query" else None
+        source = _script(place, query, self.value_prefix, keep=False)
+        script = source + "\n" + program("api_key_shadow.lua")
+        live = {one["key"]: True for one in _credentials(scope)}
+        config = looking(self.name, script) | {"filter_context": live}
+        return (HttpFilter(scope.unique(self.name), config),)
 
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """`lua` puts the digest where the key was, `api_key_auth` compares and takes it off."""

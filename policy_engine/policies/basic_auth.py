@@ -4,12 +4,13 @@ Source: RFC 7617.
 """
 
 from base64 import b64encode
-from hashlib import sha1
+from hashlib import sha1, sha256
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field, SecretStr
 
 from policy_engine.headers import APPLICATION_HEADER
+from policy_engine.lua import program
 from policy_engine.policy import (
     Document,
     HttpFilter,
@@ -19,6 +20,7 @@ from policy_engine.policy import (
     Version,
     typed,
 )
+from policy_engine.shadow import looking
 
 _FILTER = "envoy.extensions.filters.http.basic_auth.v3.BasicAuth"
 _UNAUTHORIZED: Document = {"error": "Unauthorized", "message": "Authentication required"}
@@ -69,6 +71,18 @@ class BasicAuth(Policy):
     )
     """What is protected, as browsers show it when they ask for the password: printable ASCII
     without `"` and `\\`."""
+
+    def shadow(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        """One `lua` filter that knows a digest of the only good credentials."""
+        good = b64encode(f"{self.username}:{self.password.get_secret_value()}".encode())
+        script = program("sha256.lua") + "\n" + program("basic_auth_shadow.lua")
+        config = looking(
+            self.name,
+            script,
+            DIGEST=sha256(good).hexdigest(),
+            OPTIONAL=self.allow_unauthenticated,
+        )
+        return (HttpFilter(scope.unique(self.name), config),)
 
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """One `basic_auth` filter; SHA-1 is the only digest it knows."""

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
+from policy_engine.lua import program
 from policy_engine.policy import (
     Document,
     HttpFilter,
@@ -17,6 +18,7 @@ from policy_engine.policy import (
     Version,
     typed,
 )
+from policy_engine.shadow import looking
 
 _POLICY = "envoy.extensions.filters.http.csrf.v3.CsrfPolicy"
 _LABELS = r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*"
@@ -55,6 +57,14 @@ class Csrf(Policy):
     ] = ()
     """Hosts whose pages may call, beside the API's own: in any case, with a port if it is not the
     scheme's, `*.example.org` for every subdomain at any depth."""
+
+    def shadow(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        """One `lua` filter: what Envoy's own shadow of this sees is told by no request."""
+        wild = [one[1:].lower() for one in self.additional_origins if one.startswith("*.")]
+        hosts = [one.lower() for one in self.additional_origins if not one.startswith("*.")]
+        script = program("csrf_shadow.lua")
+        config = looking(self.name, script, HOSTS=[*hosts], SUFFIXES=[*wild])
+        return (HttpFilter(scope.unique(self.name), config),)
 
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """One `csrf` filter."""

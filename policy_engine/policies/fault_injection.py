@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from bus.resources.document import PositiveDuration, duration_s
+from policy_engine.lua import program
 from policy_engine.policy import (
     Document,
     HttpFilter,
@@ -15,6 +16,7 @@ from policy_engine.policy import (
     Version,
     typed,
 )
+from policy_engine.shadow import looking
 
 _FILTER = "envoy.extensions.filters.http.fault.v3.HTTPFault"
 _LONGEST_S = 300
@@ -69,6 +71,18 @@ class FaultInjection(Policy):
         if self.delay is None and self.abort is None:
             raise ValueError("delay or abort is required")
         return self
+
+    def shadow(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        """One `lua` filter that draws; delays refuse nothing."""
+        if self.abort is None:
+            return ()
+        config = looking(
+            self.name,
+            program("fault_shadow.lua"),
+            PER_MILLION=round(self.abort.percentage * 10_000),
+            REASON=f"fails with {self.abort.status_code}",
+        )
+        return (HttpFilter(scope.unique(self.name), config),)
 
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """One `fault` filter."""

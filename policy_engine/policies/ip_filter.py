@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from policy_engine.claims import all_of, any_of, denied, refuse_unless
 from policy_engine.policy import Document, HttpFilter, Policy, Refusal, Scope, Version
+from policy_engine.shadow import watched
 
 
 def _network(text: str) -> str:
@@ -50,6 +51,10 @@ class IpFilter(Policy):
         if not self.allow and not self.deny:
             raise ValueError("allow or deny is required")
         return self
+
+    def shadow(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        """The same rules, watched."""
+        return tuple(watched(self.name, one) for one in self.filters(scope))
 
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """One `rbac` filter."""

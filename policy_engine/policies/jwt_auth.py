@@ -12,11 +12,15 @@ from policy_engine.claims import (
     HEADER,
     NAMELESS,
     PAYLOAD,
+    RBAC,
     all_of,
     any_of,
     claim_is,
     denied,
+    is_there,
+    moved,
     refuse_unless,
+    refused_unless,
     signed_with,
 )
 from policy_engine.errors import PolicyNotCompiled
@@ -34,6 +38,7 @@ from policy_engine.policy import (
     Version,
     typed,
 )
+from policy_engine.shadow import watched
 from policy_engine.system import KeyManager, RemoteKeys, SystemParameters
 
 _JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
@@ -156,6 +161,34 @@ class JwtAuth(Policy):
     def dressed(cls, system: SystemParameters) -> tuple[Refusal, ...]:
         """With the status and the words that the gateway is set to."""
         return _refusals(system)
+
+    def shadow(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        """`jwt_authn` verifies and lets everybody pass, a watched `rbac` says who would not.
+
+        What it verifies is kept apart: no other policy takes it for a caller's identity.
+        """
+        made = self.filters(scope)
+        verifying, claims = made[0], [one for one in made if one.name.endswith(".claims")]
+        places = {PAYLOAD: f"shadow {verifying.name}", HEADER: f"shadow header {verifying.name}"}
+        providers = {
+            name: {key: value for key, value in one.items() if key != "claim_to_headers"}
+            | {"payload_in_metadata": places[PAYLOAD], "header_in_metadata": places[HEADER]}
+            for name, one in verifying.config["providers"].items()
+        }
+        wanted: list[Document] = [{"provider_name": name} for name in providers]
+        requires = {"requires_any": {"requirements": [*wanted, {"allow_missing_or_failed": {}}]}}
+        rules = [{"match": {"prefix": "/"}, "requires": requires}]
+        verified = is_there([places[HEADER], "alg"])
+        policies = {"token": refused_unless(verified)}
+        for one in claims:
+            (rule,) = one.config["rules"]["policies"].values()
+            fit = moved(rule["principals"][0]["not_id"], places)
+            policies["claims"] = refused_unless(any_of([{"not_id": verified}, fit]))
+        rbac = typed(RBAC, {"rules": {"action": "DENY", "policies": policies}})
+        return (
+            HttpFilter(verifying.name, typed(_JWT, {"providers": providers, "rules": rules})),
+            watched(self.name, HttpFilter(f"{verifying.name}.watched", rbac)),
+        )
 
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """`jwt_authn` verifies, `rbac` looks at the claims, a last one passes the token on."""

@@ -20,6 +20,7 @@ from policy_engine.policy import (
     literal,
     typed,
 )
+from policy_engine.shadow import noting, watched
 
 _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 _ANSWER = """\
@@ -63,25 +64,21 @@ class MaintenanceMode(Policy):
     """Who passes: addresses and networks, such as `10.0.0.0/8` and `2001:db8::/32`. Behind trusted
     proxies it is the address that they tell."""
 
+    def shadow(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        """Every request is reported, apart from callers that may pass."""
+        name = scope.unique(self.name)
+        if not self.allow:
+            return (HttpFilter(name, noting(self.name, "under maintenance")),)
+        watch = typed(_RBAC, {"rules": self._allowed})
+        return (watched(self.name, HttpFilter(name, watch)),)
+
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """None if nobody passes; else `rbac`, which notes who may, and `lua`, which answers."""
         if not self.allow:
             return ()
         name = scope.unique(self.name)
         note = f"{name}.".replace(".", "_")
-        networks = [ip_network(text) for text in self.allow]
-        principals = [
-            {
-                "remote_ip": {
-                    "address_prefix": str(one.network_address),
-                    "prefix_len": one.prefixlen,
-                }
-            }
-            for one in networks
-        ]
-        allowed = {"permissions": [{"any": True}], "principals": principals}
-        rules = {"action": "ALLOW", "policies": {"allowed": allowed}}
-        rbac = typed(_RBAC, {"shadow_rules": rules, "shadow_rules_stat_prefix": note})
+        rbac = typed(_RBAC, {"shadow_rules": self._allowed, "shadow_rules_stat_prefix": note})
         source = constants(
             RESULT=f"{note}shadow_engine_result",
             TYPE="application/json",
@@ -99,6 +96,20 @@ class MaintenanceMode(Policy):
             return None
         headers = (("content-type", "application/json"), ("retry-after", literal(self._after)))
         return DirectAnswer(503, self._body, headers)
+
+    @property
+    def _allowed(self) -> Document:
+        principals = [
+            {
+                "remote_ip": {
+                    "address_prefix": str(one.network_address),
+                    "prefix_len": one.prefixlen,
+                }
+            }
+            for one in (ip_network(text) for text in self.allow)
+        ]
+        allowed = {"permissions": [{"any": True}], "principals": principals}
+        return {"action": "ALLOW", "policies": {"allowed": allowed}}
 
     @property
     def _after(self) -> str:

@@ -18,6 +18,7 @@ from policy_engine.policy import (
     Version,
     typed,
 )
+from policy_engine.shadow import watched
 
 _RBAC = "envoy.extensions.filters.http.rbac.v3.RBAC"
 _ACTION = "envoy.config.rbac.v3.Action"
@@ -99,6 +100,10 @@ class Rbac(Policy):
         if not self.rules and self.condition is None:
             raise ValueError("rules or condition is required")
         return self
+
+    def shadow(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        """The same rules, watched."""
+        return tuple(watched(self.name, one) for one in self.filters(scope))
 
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """One `rbac` filter for the rules and one for the condition."""

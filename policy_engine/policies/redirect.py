@@ -17,6 +17,7 @@ from policy_engine.policy import (
     Scope,
     Version,
 )
+from policy_engine.shadow import noting
 
 _HOSTNAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?|\[[0-9A-Fa-f:.]+\]")
 
@@ -94,6 +95,11 @@ class RedirectPolicy(Policy):
         if not (self.scheme or self.hostname or self.port or self.path):
             raise ValueError("one of scheme, hostname, port and path is required")
         return self
+
+    def shadow(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        """Every request is reported."""
+        note = noting(self.name, f"redirects with {self.status_code}")
+        return (HttpFilter(scope.unique(self.name), note),)
 
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """None: the route answers. Where the caller stays, one `lua` that makes it a path."""

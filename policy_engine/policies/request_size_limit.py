@@ -4,7 +4,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from policy_engine.lua import program
 from policy_engine.policy import Document, HttpFilter, Policy, Scope, Version, typed
+from policy_engine.shadow import looking
 
 _FILTER = "envoy.extensions.filters.http.body_size_limit.v3.BodySizeLimit"
 
@@ -22,6 +24,11 @@ class RequestSizeLimit(Policy):
 
     max_bytes: Annotated[int, Field(ge=1, le=1 << 40)]
     """The largest body, bytes as they arrive."""
+
+    def shadow(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        """One `lua` filter that counts."""
+        config = looking(self.name, program("request_size_shadow.lua"), LONGEST=self.max_bytes)
+        return (HttpFilter(scope.unique(self.name), config),)
 
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """One `body_size_limit` filter."""

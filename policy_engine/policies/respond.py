@@ -17,6 +17,7 @@ from policy_engine.policy import (
     Version,
     literal,
 )
+from policy_engine.shadow import noting
 
 LONGEST_BODY_BYTES = 1 << 20  # `max_direct_response_body_size_bytes` of the route configuration
 _FIRST_FINAL = 200
@@ -61,6 +62,11 @@ class Respond(Policy):
 
     headers: Annotated[tuple[AnswerHeader, ...], Field(max_length=100)] = ()
     """Headers of the answer; of two with the same name the later one stays."""
+
+    def shadow(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        """Every request is reported."""
+        note = noting(self.name, f"answers {self.status_code}")
+        return (HttpFilter(scope.unique(self.name), note),)
 
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """None: the route answers. Raises PolicyNotCompiled for an interim status."""

@@ -1,0 +1,23 @@
+-- Looks for a live API key and changes nothing: behind api_key_digest.lua, whose functions it uses.
+-- The filter's context has a key for each digest of a live key.
+
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  local value
+  if QUERY == nil then
+    value = headers:get(HEADER)
+  else
+    value = from_query(headers:get(":path") or "")
+  end
+  local key = value and key_in(value)
+  local digest = key and sha256(key)
+  if value == nil then
+    local earlier = metadata(handle):get(METADATA)
+    digest = earlier and earlier[PLACE]
+  end
+  if digest == nil then
+    report(handle, value == nil and "missing_api_key" or "unknown_api_key")
+  elseif handle:filterContext():get(digest) == nil then
+    report(handle, "unknown_api_key")
+  end
+end
