@@ -13,6 +13,7 @@ from policy_engine.policy import (
     Document,
     HttpFilter,
     Policy,
+    Purpose,
     Scope,
     Version,
     typed,
@@ -60,6 +61,7 @@ class AwsAuthentication(Policy):
 
     name: ClassVar[str] = "aws-authentication"
     version: ClassVar[Version] = Version(0, 10, 0)
+    purpose: ClassVar[Purpose] = "changes"
     example: ClassVar[Document] = {
         "region": "eu-west-1",
         "service": "execute-api",

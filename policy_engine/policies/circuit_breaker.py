@@ -11,6 +11,7 @@ from policy_engine.policy import (
     HttpFilter,
     Parameters,
     Policy,
+    Purpose,
     Refusal,
     Scope,
     Version,
@@ -72,6 +73,7 @@ class CircuitBreaker(Policy):
 
     name: ClassVar[str] = "circuit-breaker"
     version: ClassVar[Version] = Version(1, 0, 0)
+    purpose: ClassVar[Purpose] = "changes"
     refusals: ClassVar[tuple[Refusal, ...]] = (
         Refusal(
             "upstream_reset_before_response_started{overflow}",
