@@ -60,22 +60,22 @@ class Masking:
 
 
 class Originals:
-    """Puts back what placeholders stand for."""
+    """Puts back what placeholders stand for, in any bytes."""
 
     def __init__(self, originals: Mapping[str, str]) -> None:
-        self._originals = originals
+        self._placeholders = tuple(originals)
+        self._plain = {one.encode(): original.encode() for one, original in originals.items()}
         self._escaped = {
-            placeholder: orjson.dumps(original)[1:-1].decode()
-            for placeholder, original in originals.items()
+            one.encode(): orjson.dumps(original)[1:-1] for one, original in originals.items()
         }
 
-    def restored(self, text: str) -> str:
-        """`text` with the originals."""
-        return self._with(self._originals, text)
+    def restored(self, content: bytes) -> bytes:
+        """`content` with the originals."""
+        return _replaced(content, self._plain)
 
-    def restored_json(self, text: str) -> str:
-        """JSON text with the originals inside its strings."""
-        return self._with(self._escaped, text)
+    def restored_json(self, content: bytes) -> bytes:
+        """JSON with the originals inside its strings."""
+        return _replaced(content, self._escaped)
 
     def begun(self, text: str) -> int:
         """How many characters at the end of `text` may be the beginning of a placeholder."""
@@ -83,14 +83,16 @@ class Originals:
         if at < 0:
             return 0
         tail = text[at:]
-        return len(tail) if any(one.startswith(tail) for one in self._originals) else 0
-
-    def _with(self, originals: Mapping[str, str], text: str) -> str:
-        def original(match: Match) -> str:
-            return originals.get(match.group(), match.group())
-
-        return expression(_PLACEHOLDER).sub(original, text) if "[" in text else text
+        begins = any(one.startswith(tail) and one != tail for one in self._placeholders)
+        return len(tail) if begins else 0
 
     @cached_property
     def _longest(self) -> int:
-        return max(map(len, self._originals), default=0)
+        return max(map(len, self._placeholders), default=0)
+
+
+def _replaced(content: bytes, originals: Mapping[bytes, bytes]) -> bytes:
+    def original(match: Match[bytes]) -> bytes:
+        return originals.get(match.group(), match.group())
+
+    return expression(_PLACEHOLDER).sub(original, content) if b"[" in content else content

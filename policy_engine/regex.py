@@ -3,17 +3,19 @@
 Source: https://github.com/google/re2/wiki/Syntax
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Annotated, Protocol, cast
+from typing import Annotated, AnyStr, Protocol, TypeVar, cast
 
 from pydantic import AfterValidator, Field
 
 _LARGEST_PROGRAM_BYTES = 1 << 20
 _KEPT = 512  # compiled patterns, least used forgotten first
 
+Found = TypeVar("Found", str, bytes, covariant=True)
 
-class Match(Protocol):
+
+class Match(Protocol[Found]):
     """Where a pattern was found."""
 
     def start(self) -> int:
@@ -24,11 +26,11 @@ class Match(Protocol):
         """Behind its last character."""
         ...
 
-    def group(self) -> str:
+    def group(self) -> Found:
         """What was found."""
         ...
 
-    def groups(self) -> tuple[str, ...]:
+    def groups(self) -> tuple[Found, ...]:
         """What was found by each part in parentheses."""
         ...
 
@@ -38,23 +40,23 @@ class Expression(Protocol):
 
     pattern: str
 
-    def search(self, text: str | bytes) -> Match | None:
+    def search(self, text: AnyStr) -> Match[AnyStr] | None:
         """The first place where it is found."""
         ...
 
-    def finditer(self, text: str) -> "list[Match]":
+    def finditer(self, text: AnyStr) -> Iterable[Match[AnyStr]]:
         """Every place where it is found."""
         ...
 
-    def fullmatch(self, text: str) -> Match | None:
+    def fullmatch(self, text: AnyStr) -> Match[AnyStr] | None:
         """The whole text, if it fits."""
         ...
 
-    def split(self, text: str) -> list[str]:
+    def split(self, text: AnyStr) -> list[AnyStr]:
         """What stands between the places."""
         ...
 
-    def sub(self, new: Callable[[Match], str], text: str) -> str:
+    def sub(self, new: Callable[[Match[AnyStr]], AnyStr], text: AnyStr) -> AnyStr:
         """The text with every place replaced."""
         ...
 

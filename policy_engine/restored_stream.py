@@ -40,14 +40,10 @@ class RestoredBody:
         text = self._waiting + part.decode("latin-1")  # any bytes, one character each
         begun = 0 if last else self._originals.begun(text)
         ready, self._waiting = text[: len(text) - begun], text[len(text) - begun :]
-        return restored_bytes(self._originals, ready.encode("latin-1"), json=self._json)
-
-
-def restored_bytes(originals: Originals, body: bytes, *, json: bool) -> bytes:
-    """The whole `body` with the originals; bytes that are no UTF-8 stay as they are."""
-    text = body.decode("utf-8", "surrogateescape")
-    new = originals.restored_json(text) if json else originals.restored(text)
-    return body if new == text else new.encode("utf-8", "surrogateescape")
+        content = ready.encode("latin-1")
+        if self._json:
+            return self._originals.restored_json(content)
+        return self._originals.restored(content)
 
 
 class RestoredEvents:
@@ -75,10 +71,10 @@ class RestoredEvents:
         try:
             document = orjson.loads(data)
         except orjson.JSONDecodeError:
-            return self._elsewhere(event, data, json=False)
+            return _with_data(event, data, self._originals.restored(data))
         found = _text_of(document)
         if found is None:
-            return self._flushed() + self._elsewhere(event, data, json=True)
+            return self._flushed() + _with_data(event, data, self._originals.restored_json(data))
         path, piece = found
         choice = _choice(document, path)
         text = self._waiting.pop(choice, "") + piece
@@ -87,18 +83,17 @@ class RestoredEvents:
             self._waiting[choice] = text[len(text) - begun :]
             self._latest[choice] = (event, document, path)
             text = text[: len(text) - begun]
-        text = self._originals.restored(text)
+        text = self._originals.restored(text.encode()).decode()
         return event.raw if text == piece else _with_text(event, document, path, text)
-
-    def _elsewhere(self, event: Event, data: bytes, *, json: bool) -> bytes:
-        """Placeholders that are whole, wherever they are."""
-        new = restored_bytes(self._originals, data, json=json)
-        return event.raw if new == data else event.with_data(new).raw
 
     def _flushed(self) -> bytes:
         """What waited was no placeholder: events of their own, like those they came with."""
         waiting, self._waiting = self._waiting, {}
         return b"".join(_with_text(*self._latest[choice], text) for choice, text in waiting.items())
+
+
+def _with_data(event: Event, data: bytes, new: bytes) -> bytes:
+    return event.raw if new == data else event.with_data(new).raw
 
 
 def _text_of(document: Json) -> tuple[JsonPath, str] | None:
