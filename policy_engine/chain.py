@@ -89,6 +89,8 @@ class Chain:
     own_paths: tuple[tuple[OwnPath, tuple[HttpFilter, ...]], ...] = ()
     """Each with the filters up to and with those of its policy."""
     hops: tuple[Hop, ...] = ()  # of the Python policies among them
+    silenced: frozenset[str] = frozenset()
+    """Response headers that only the gateway may say, lower-case."""
 
     @property
     def ways(self) -> tuple[str, ...]:
@@ -325,6 +327,7 @@ def _with_policy(
         secrets=chain.secrets + policy.secrets(scope),
         own_paths=chain.own_paths
         + tuple((one, before + filters) for one in policy.own_paths(scope)),
+        silenced=chain.silenced | policy.silenced,
     )
 
 

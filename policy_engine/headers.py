@@ -39,7 +39,7 @@ _FRAMING = frozenset(
 _MUTATION = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
 
 
-def _token(name: str) -> str:
+def token(name: str) -> str:
     if name.startswith(":"):
         raise ValueError(f"{name!r} is a pseudo header: rewrites and routes decide it")
     if not _TOKEN.fullmatch(name):
@@ -49,7 +49,7 @@ def _token(name: str) -> str:
 
 def editable(name: str) -> str:
     """`name` if a policy may read, set and remove that header. Raises ValueError."""
-    lower = _token(name).lower()
+    lower = token(name).lower()
     if lower == "host":
         raise ValueError("'host' cannot be edited: the upstream's hostRewrite decides it")
     if lower in _FRAMING:
@@ -70,7 +70,7 @@ def _value(value: str) -> str:
     return value
 
 
-HeaderName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_token)]
+HeaderName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(token)]
 EditableHeaderName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(editable)]
 HeaderValue = Annotated[str, Field(max_length=8192), AfterValidator(_value)]
 

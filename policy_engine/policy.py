@@ -93,6 +93,10 @@ class Scope:
         count = self._taken[name] = self._taken.get(name, 0) + 1
         return f"{self.level}.{name}" if count == 1 else f"{self.level}.{name}-{count}"
 
+    def taken(self, name: str) -> int:
+        """How often `unique` was asked for `name`: which of its likes a policy is, from 1."""
+        return self._taken.get(name, 0)
+
     def repeats(self, name: str) -> bool:
         """Whether a request may meet policy `name` more than once."""
         return name in self.below or self.attached.count(name) > 1
@@ -275,8 +279,6 @@ class Refusal:
     body: Document | str  # the JSON body, or plain text
     prefix: bool = False
     headers: tuple[tuple[str, str], ...] = ()
-    keeps_status: bool = False
-    """The filter's own status stays: `status` is only what it usually is."""
 
 
 class Parameters(BaseModel):
@@ -300,6 +302,8 @@ class Policy(Parameters):
     purpose: ClassVar[Purpose] = "guards"
     """A condition that cannot be decided holds for policies that guard, and for no others."""
     refusals: ClassVar[tuple[Refusal, ...]] = ()
+    silenced: ClassVar[frozenset[str]] = frozenset()
+    """Response headers, lower-case, that only the gateway may say: upstreams' are removed."""
     source: ClassVar[str] = ""
     """Digest of the code, set by the gateway for policies of its watched folder."""
     example: ClassVar[Document]

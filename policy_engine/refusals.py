@@ -48,7 +48,7 @@ def local_reply_config(refusals: Iterable[Refusal]) -> Document:
     """The listener's `LocalReplyConfig`: `refusals` in their order, then the router's own."""
     return {
         "mappers": [
-            *(_dressed(one) for one in refusals),
+            *(_mapper(_is(one), one.status, one.body, one.headers) for one in refusals),
             _mapper(
                 f"response.code_details.startsWith({json.dumps(_ENGINE_AWAY)})",
                 503,
@@ -86,13 +86,6 @@ def _unworded(condition: str) -> str:
         f"{condition} && !(response.code_details in {json.dumps(_WORDED)})"
         f" && !response.code_details.startsWith({json.dumps(WORDED_PREFIX)})"
     )
-
-
-def _dressed(refusal: Refusal) -> Document:
-    mapper = _mapper(_is(refusal), refusal.status, refusal.body, refusal.headers)
-    if refusal.keeps_status:
-        del mapper["status_code"]
-    return mapper
 
 
 def _mapper(

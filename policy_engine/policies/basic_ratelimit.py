@@ -2,10 +2,11 @@
 
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from bus.resources.document import PositiveDuration, duration_s
-from policy_engine.headers import header_mutation
+from bus.resources.document import duration_s
+from policy_engine.limits import Algorithm
+from policy_engine.limits import Limit as CountedLimit
 from policy_engine.policy import (
     Document,
     HttpFilter,
@@ -16,17 +17,13 @@ from policy_engine.policy import (
     Version,
     typed,
 )
+from policy_engine.rate_limits.headers import TOLD, one_voice
+from policy_engine.rate_limits.in_router import percent, telling
+from policy_engine.rate_limits.keys import Key
+from policy_engine.rate_limits.quota import Backend, Counted, Window
+from policy_engine.rate_limits.together import bucket, together
 
 _LIMITER = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
-_SHORTEST_S = 0.05  # Envoy fills its buckets no faster
-_ALWAYS = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
-_TOLD = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
-
-
-def _long_enough(duration: str) -> str:
-    if duration_s(duration) < _SHORTEST_S:
-        raise ValueError("must be at least 50ms")
-    return duration
 
 
 class Limit(Parameters):
@@ -35,9 +32,9 @@ class Limit(Parameters):
     requests: Annotated[int, Field(ge=1, le=1_000_000_000)]
     """How many requests may pass at once, and how many more in each `duration`."""
 
-    duration: Annotated[PositiveDuration, AfterValidator(_long_enough)]
+    duration: Window
     """The time in which a used-up limit is full again, such as `1s`, `1m`, `1h`; at least `50ms`.
-    It fills evenly, not at once at the end."""
+    Counted in a router, it fills evenly, not at once at the end."""
 
     @property
     def rate_per_s(self) -> float:
@@ -46,7 +43,7 @@ class Limit(Parameters):
 
 
 class BasicRatelimit(Policy):
-    """Limits how many requests pass, whoever sends them, counted in each router by itself.
+    """Limits how many requests pass, whoever sends them.
 
     Attached to an API, one count serves all its operations; attached to an operation, the operation
     has its own. All limits must hold. Answers tell how much is left of the slowest one.
@@ -64,6 +61,7 @@ class BasicRatelimit(Policy):
             },
         ),
     )
+    silenced: ClassVar[frozenset[str]] = TOLD
     example: ClassVar[Document] = {
         "limits": [{"requests": 10, "duration": "1s"}, {"requests": 300, "duration": "1m"}]
     }
@@ -71,40 +69,42 @@ class BasicRatelimit(Policy):
     limits: Annotated[tuple[Limit, ...], Field(min_length=1, max_length=10)]
     """The limits; a request must be within all of them."""
 
+    backend: Backend | None = None
+    """Who counts: each router by itself (`memory`), all together by one question per request
+    (`redis`), or all together from balanced shares (`redis-local-async`); without it, as whoever
+    runs the gateway says."""
+
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
-        """One `local_ratelimit` per limit, the one that fills fastest first.
+        """In the router, one `local_ratelimit` per limit, the one that fills fastest first.
 
         So a request that a fast limit refuses takes nothing from a slow one; the other way round
         a fast limit loses only what it soon has again.
         """
-        innermost = not scope.repeats(self.name)
+        backend = self.backend or scope.system.ratelimit_backend
+        if backend != "memory":
+            name = scope.unique(self.name)
+            return together(self.name, backend, [self._counted(scope)], scope, name=name)
         ordered = sorted(self.limits, key=lambda limit: limit.rate_per_s, reverse=True)
-        filters = [HttpFilter(scope.unique(self.name), _limiter(limit)) for limit in ordered]
-        if len(filters) > 1 or not innermost:
-            filters.insert(0, HttpFilter(scope.unique(f"{self.name}.told"), _INNERMOST_TELLS))
-        if innermost:
-            filters.append(HttpFilter(scope.unique(f"{self.name}.upstream"), _UPSTREAM_IS_SILENT))
-        return tuple(filters)
+        filters = [HttpFilter(scope.unique(self.name), _limiter(one, scope)) for one in ordered]
+        return one_voice(filters, self.name, scope, telling([self._counted(scope)], scope))
+
+    def _counted(self, scope: Scope) -> Counted:
+        key = Key((), scope)
+        return Counted(
+            name="default",
+            bucket=bucket(scope, self.name, "default", key),
+            limits=tuple(
+                CountedLimit(one.requests, duration_s(one.duration)) for one in self.limits
+            ),
+            algorithm=Algorithm(scope.system.ratelimit_algorithm),
+            key=key,
+            cost=None,
+        )
 
 
-_UPSTREAM_IS_SILENT = header_mutation(response=[{"remove": name} for name in _TOLD])
-
-# Each limiter adds headers of its own; responses meet the last filter of a chain first, and
-# `%RESP()%` is the first value of a header.
-_INNERMOST_TELLS = header_mutation(
-    response=[
-        {
-            "append": {
-                "header": {"key": name, "value": f"%RESP({name})%"},
-                "append_action": "OVERWRITE_IF_EXISTS",
-            }
-        }
-        for name in _TOLD
-    ]
-)
-
-
-def _limiter(limit: Limit) -> Document:
+def _limiter(limit: Limit, scope: Scope) -> Document:
+    system = scope.system
+    told = system.ratelimit_x_headers or system.ratelimit_ietf_headers
     return typed(
         _LIMITER,
         {
@@ -114,9 +114,9 @@ def _limiter(limit: Limit) -> Document:
                 "tokens_per_fill": limit.requests,
                 "fill_interval": f"{duration_s(limit.duration):.3f}s",
             },
-            "filter_enabled": _ALWAYS,
-            "filter_enforced": _ALWAYS,
-            "enable_x_ratelimit_headers": "DRAFT_VERSION_03",
-            "enable_retry_after_header": True,
+            "filter_enabled": percent(100),
+            "filter_enforced": percent(100),
+            "enable_x_ratelimit_headers": "DRAFT_VERSION_03" if told else "OFF",
+            "enable_retry_after_header": system.ratelimit_retry_after,
         },
     )

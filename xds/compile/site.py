@@ -129,7 +129,7 @@ class SiteWriter:
             }
             if per_filter:
                 document["typed_per_filter_config"] = per_filter
-            document |= self._buffers(chain)
+            document |= self._buffers(chain) | self._silence(chain)
             order = (rank(parts), 1, -len(headers), position, form)
             yield self._route(order, parts, document, key)
 
@@ -171,9 +171,15 @@ class SiteWriter:
                 "route": action["route"] | path.rewrite,
                 "typed_per_filter_config": {**self.layout.config, **per_filter},
                 **self._buffers(chain),
+                **self._silence(chain),
             }
             made = self._route(((), -1, 0, position, number), parts, document, key)
             yield replace(made, again=True)
+
+    def _silence(self, chain: Chain) -> Document:
+        """Headers that only the gateway may say: the upstream's are taken off."""
+        silenced = self.api_chain.silenced | chain.silenced
+        return {"response_headers_to_remove": sorted(silenced)} if silenced else {}
 
     def _buffers(self, chain: Chain) -> Document:
         """Room for whole bodies, where Python policies want them: the listener has little."""

@@ -109,6 +109,9 @@ def readable(chain: Chain) -> dict[str, Any]:
     whole["hops"] = [hop.document() for hop in chain.hops]
     if not chain.hops:
         del whole["hops"]
+    whole["silenced"] = sorted(chain.silenced)
+    if not chain.silenced:
+        del whole["silenced"]
     return dict(without_program(whole))
 
 

@@ -1,0 +1,1 @@
+"""Limits as Envoy's filters: whom they count, what a request costs, who keeps the count."""

@@ -1,0 +1,62 @@
+"""What callers are told of limits, and who is believed.
+
+Each of Envoy's limiters adds headers of its own; responses meet the last filter of a chain first,
+and `%RESP()%` is the first value of a header. So of several limiters the innermost is believed, and
+an upstream is not.
+"""
+
+from collections.abc import Sequence
+
+from policy_engine.headers import header_mutation
+from policy_engine.policy import Document, HttpFilter, Scope, literal
+
+X_HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
+TOLD = frozenset((*X_HEADERS, "x-ratelimit-quota", "ratelimit-policy", "ratelimit"))
+"""Response headers that limits speak in; what an upstream says in them is taken off."""
+
+
+def one_voice(
+    filters: Sequence[HttpFilter], name: str, scope: Scope, telling: Sequence[Document] = ()
+) -> tuple[HttpFilter, ...]:
+    """`filters` of limiters of policy `name`, with what makes one voice of them.
+
+    `telling`: further edits of the response, behind those of the limiters.
+    """
+    edits = [*telling]
+    if len(filters) > 1 or _more_behind(name, scope):
+        edits = [_first_only(one) for one in X_HEADERS] + edits
+    if not edits:
+        return tuple(filters)
+    return (HttpFilter(scope.unique(f"{name}.told"), header_mutation(response=edits)), *filters)
+
+
+def _more_behind(name: str, scope: Scope) -> bool:
+    """Whether another limiter may stand between this one and the upstream."""
+    if scope.repeats(name):
+        return True
+    own = scope.attached.index(name) if name in scope.attached else -1
+    behind = {*scope.attached[own + 1 :], *scope.below}
+    return any("ratelimit" in one or one == "subscription-validation" for one in behind)
+
+
+def ietf(policy: str, only: str | None, *, keep_x: bool) -> list[Document]:
+    """Edits that tell what Envoy's limiter says in `RateLimit` and `RateLimit-Policy`.
+
+    `policy` is the value of `RateLimit-Policy`; `only` the name of the limit if there is one only:
+    of several, Envoy does not say whose numbers it tells.
+    Source: draft-ietf-httpapi-ratelimit-headers-10.
+    """
+    made = [_put("ratelimit-policy", literal(policy), "OVERWRITE_IF_EXISTS_OR_ADD")]
+    if only is not None:
+        state = "%RESP(x-ratelimit-remaining)%;t=%RESP(x-ratelimit-reset)%"
+        value = f'"{literal(only)}";r={state}'
+        made.append(_put("ratelimit", value, "OVERWRITE_IF_EXISTS_OR_ADD"))
+    return made if keep_x else [*made, *({"remove": one} for one in X_HEADERS)]
+
+
+def _first_only(name: str) -> Document:
+    return _put(name, f"%RESP({name})%", "OVERWRITE_IF_EXISTS")
+
+
+def _put(name: str, value: str, action: str) -> Document:
+    return {"append": {"header": {"key": name, "value": value}, "append_action": action}}

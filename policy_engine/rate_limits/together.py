@@ -1,0 +1,55 @@
+"""Limits that all routers of a gateway hold together, and what holds when they cannot ask."""
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+from policy_engine.errors import PolicyNotCompiled
+from policy_engine.limits import WhenAway
+from policy_engine.policy import Document, HttpFilter, Scope
+from policy_engine.rate_limits import in_router, shared
+from policy_engine.rate_limits.headers import one_voice
+from policy_engine.rate_limits.keys import Key
+from policy_engine.rate_limits.quota import Backend, Counted
+
+_WINDOWS = 2  # a bucket of so many never refuses what a fixed window lets pass
+
+
+def together(
+    policy: str,
+    backend: Backend,
+    counted: Sequence[Counted],
+    scope: Scope,
+    *,
+    name: str,
+    marked: Document | None = None,
+) -> tuple[HttpFilter, ...]:
+    """The filters of `policy` for a shared backend; `name` is that of the one that refuses.
+
+    Raises PolicyNotCompiled.
+    """
+    if not scope.system.rate_limiter:
+        reason = f"backend {backend}: this gateway has no rate limiter; tier standard has"
+        raise PolicyNotCompiled(policy, reason)
+    away: list[HttpFilter] = []
+    known = [one for one in counted if one.cost is None or not one.cost.afterwards]
+    if known and WhenAway(scope.system.ratelimit_when_away) is WhenAway.LOCAL:
+        bucket_of_router = in_router.limiter(
+            known, scope, marked=marked, tells=False, slack=_WINDOWS
+        )
+        away = [HttpFilter(f"{name}.away", bucket_of_router)]
+    caller = shared.caller(counted, scope, marked=marked)
+    return (*away, *one_voice([HttpFilter(name, caller)], policy, scope))
+
+
+def bucket(scope: Scope, policy: str, quota: str, key: Key) -> str:
+    """What a quota counts, apart from its key: the same after any change of the API.
+
+    To be asked once the policy has its unique name.
+    """
+    place = scope.api_id
+    if scope.level == "operation" and not key.of_the_api:
+        place += f" {scope.operation_method} {scope.operation_path}"
+    digest = sha256(key.identity.encode()).hexdigest()[:8]
+    return f"{place} {scope.level} {policy} {scope.taken(policy)} {quota} {digest}".replace(
+        "%", "_"
+    )
