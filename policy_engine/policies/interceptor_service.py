@@ -4,25 +4,16 @@ The names of what is exchanged are those of the public interceptor service contr
 `/handle-request` and `/handle-response`).
 """
 
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 import orjson
 import structlog
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from policy_engine.headers import APPLICATION_HEADER, PRIVATE_PREFIX, HeaderValue, editable
+from policy_engine.headers import APPLICATION_HEADER, PRIVATE_PREFIX
 from policy_engine.hooks import (
     Answer,
     BodyVerdict,
@@ -34,18 +25,14 @@ from policy_engine.hooks import (
     Verdict,
     json_answer,
 )
+from policy_engine.interceptor import FRAMING, InterceptorFailed, Reply
 from policy_engine.policy import Document, Parameters, Routing, Version
 from policy_engine.system import SystemParameters
 
 _OK = 200
 _AROUND_S = 0.25  # beside the call
-_FRAMING = "content-length"  # follows from the body; in replies it is not looked at
 
 log = structlog.get_logger()
-
-
-class InterceptorFailed(Exception):
-    """The service gave no answer that can be followed."""
 
 
 def _base_url(url: str) -> str:
@@ -55,12 +42,6 @@ def _base_url(url: str) -> str:
     if parts.query or parts.fragment:
         raise ValueError("must have neither query nor fragment")
     return url.rstrip("/")
-
-
-def _decoded(text: object) -> bytes:
-    if not isinstance(text, str):
-        raise ValueError("must be base64")  # noqa: TRY004 - pydantic takes ValueError
-    return b64decode(text, validate=True)
 
 
 class RequestPhase(Parameters):
@@ -94,66 +75,6 @@ class ResponsePhase(Parameters):
 
     passthrough_on_error: bool = False
     """Whether answers go on as they are when the service fails; otherwise the caller gets 500."""
-
-
-class DynamicEndpoint(BaseModel):
-    """Another upstream for the request."""
-
-    model_config = ConfigDict(alias_generator=to_camel)
-
-    endpoint_name: str
-
-
-class Reply(BaseModel):
-    """What the service wants; fields that are not known are not looked at, trailers among them."""
-
-    model_config = ConfigDict(alias_generator=to_camel)
-
-    direct_respond: bool = False
-    response_code: Annotated[int, Field(ge=0, le=599)] = 0
-    headers_to_add: dict[str, HeaderValue] = {}
-    headers_to_replace: dict[str, HeaderValue] = {}
-    headers_to_remove: list[str] = []
-    path_to_rewrite: str = ""
-    dynamic_endpoint: DynamicEndpoint | None = None
-    body: Annotated[bytes, BeforeValidator(_decoded)] | None = None  # None: it stays
-    interceptor_context: dict[str, str] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, given: object) -> object:
-        """Generated servers write null for what they do not set."""
-        if not isinstance(given, dict):
-            return given
-        return {name: value for name, value in given.items() if value is not None}
-
-    @model_validator(mode="after")
-    def _sound(self) -> Self:
-        for name in (*self.headers_to_add, *self.headers_to_replace, *self.headers_to_remove):
-            if name.lower() != _FRAMING:
-                editable(name)
-        if self.response_code and self.response_code < _OK:
-            raise ValueError("responseCode must be 200 to 599")
-        if self.path_to_rewrite and not self.path_to_rewrite.startswith("/"):
-            raise ValueError("pathToRewrite must start with /")
-        if not all("!" <= one <= "~" for one in self.path_to_rewrite):
-            raise ValueError("pathToRewrite must be printable ASCII without spaces")
-        if self.dynamic_endpoint is not None and self.dynamic_endpoint.endpoint_name:
-            raise ValueError("dynamicEndpoint is not supported: use the policy dynamic-endpoint")
-        return self
-
-    def can_be_followed(self, sent: bytes | None) -> None:
-        """Raises InterceptorFailed if it is about a body that was not `sent`."""
-        if self.body is not None and sent is None and not self.direct_respond:
-            raise InterceptorFailed("it replaces a body that it has not been sent")
-
-    def edit(self, headers: Headers) -> None:
-        """Remove, then set; what is in both stays as `headersToReplace` has it."""
-        for name in self.headers_to_remove:
-            headers.remove(name)
-        for name, value in {**self.headers_to_add, **self.headers_to_replace}.items():
-            if name.lower() != _FRAMING:
-                headers.set(name, value)
 
 
 @dataclass(slots=True)
@@ -394,7 +315,7 @@ def _shown(headers: Headers) -> dict[str, str]:
 
 def _answer_headers(reply: Reply) -> tuple[tuple[str, str], ...]:
     every = {**reply.headers_to_add, **reply.headers_to_replace}
-    return tuple((name.lower(), value) for name, value in every.items() if name.lower() != _FRAMING)
+    return tuple((name.lower(), value) for name, value in every.items() if name.lower() != FRAMING)
 
 
 def _moved(exchange: Exchange, path: str) -> str:
