@@ -95,6 +95,19 @@ _TEAM = ref("set-headers", request={"headers": [{"name": "X-Team", "value": "wea
 _TOKEN = bearer(
     COMPANY.token(aud="orders", scope="orders:read", realm_access={"roles": ["clerk"]}, team="a")
 )
+_SIGNED = ref(
+    "aws-authentication",
+    region="eu-west-1",
+    service="execute-api",
+    accessKeyId="AKIAIOSFODNN7EXAMPLE",
+    secretAccessKey="wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+)
+_LOGIN = {
+    "authorizationEndpoint": "http://127.0.0.1:9/authorize",
+    "tokenEndpoint": "http://127.0.0.1:9/token",
+    "clientId": "orders",
+    "clientSecret": "correct horse battery staple",
+}
 
 
 def _one(policy: Ref, title: str = "", **more: Any) -> Case:
@@ -160,6 +173,14 @@ CASES: tuple[Case, ...] = (
         presented={"Accept-Encoding": "gzip"},
     ),
     _one(ref("request-size-limit", maxBytes=1 << 20), body=BODY),
+    _one(
+        ref("circuit-breaker", maxConnections=1000, outlierDetection={"consecutive5xx": 5}),
+    ),
+    _one(_SIGNED),
+    _one(_SIGNED, "aws-authentication, with a body", body=BODY),
+    _one(ref("response-cache", ttl="1h"), "response-cache, from memory"),
+    _one(ref("response-cache", ttl="1h", maxBodyBytes=1), "response-cache, not kept"),
+    _one(ref("oidc-login", **_LOGIN), "oidc-login, sent away to log in"),
     Case(
         "set-headers",
         "cors + key + limit + header edit",
@@ -168,5 +189,7 @@ CASES: tuple[Case, ...] = (
     ),
 )
 
-NOT_MEASURED: dict[str, str] = {}
+NOT_MEASURED: dict[str, str] = {
+    "mtls-client-identity": "the load is plain HTTP, and so has no certificates.",
+}
 """Policies that have no case, and why."""
