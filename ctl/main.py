@@ -14,6 +14,7 @@ from ctl.commands import (
     keys,
     plan,
     plans,
+    policies,
     resources,
     status,
     subscriptions,
@@ -53,7 +54,7 @@ def application() -> typer.Typer:
     app.callback()(_root)
     lifecycle.register(app)
     resourceful = (apply, plan, resources, keys, applications, plans, subscriptions, imports)
-    for group in (*resourceful, status, usage, events, catalogue):
+    for group in (*resourceful, status, usage, events, policies, catalogue):
         group.register(app)
     return app
 

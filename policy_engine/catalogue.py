@@ -13,7 +13,7 @@ import pkgutil
 import re
 import traceback
 from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any, Protocol
@@ -71,9 +71,12 @@ class Listing:
     version: Version
     description: str
     runs: Where
+    why: str  # it runs in Python; empty in Envoy
     parameters: Document  # JSON schema
     example: Document
     statuses: tuple[int, ...]  # of the answers it gives by itself when it refuses
+    refusals: tuple[tuple[int, Document | str], ...]  # status and body, each once
+    shadow: bool  # whether it can only report what it would refuse
 
 
 class Catalogue:
@@ -327,10 +330,39 @@ def _listing(policy: type[Policy]) -> Listing:
         version=policy.version,
         description=inspect.getdoc(policy) or "",
         runs=policy.runs,
+        why=policy.why_python if issubclass(policy, PythonPolicy) else "",
         parameters=policy.model_json_schema(by_alias=True),
         example=policy.example,
         statuses=tuple(sorted({refusal.status for refusal in policy.refusals})),
+        refusals=_refusals(policy),
+        shadow=issubclass(policy, PythonPolicy)
+        or policy.purpose == "changes"
+        or policy.shadow is not Policy.shadow,
     )
+
+
+def _refusals(policy: type[Policy]) -> tuple[tuple[int, Document | str], ...]:
+    found: list[tuple[int, Document | str]] = []
+    for one in policy.refusals:
+        if (one.status, one.body) not in found:
+            found.append((one.status, one.body))
+    return tuple(sorted(found, key=lambda one: one[0]))
+
+
+def as_document(catalogue: Catalogue) -> Document:
+    """The catalogue as JSON: `policies` as documented, and what is `broken`."""
+    return {
+        "policies": [
+            {
+                **asdict(one),
+                "version": str(one.version),
+                "statuses": list(one.statuses),
+                "refusals": [{"status": status, "body": body} for status, body in one.refusals],
+            }
+            for one in catalogue.listing()
+        ],
+        "broken": [{**asdict(one), "policies": list(one.policies)} for one in catalogue.broken],
+    }
 
 
 def one_line(error: BaseException) -> str:
