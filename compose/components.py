@@ -198,10 +198,11 @@ def _components(
     if CONTROLLER in names and record is not None:
         from analytics.reports import reports_router  # noqa: PLC0415
         from compose.planning import plan_router, planner_of  # noqa: PLC0415
+        from compose.policies_api import policies_router  # noqa: PLC0415
         from compose.subscription_usage import UsageFromTotals  # noqa: PLC0415
         from controller import service as controller  # noqa: PLC0415
 
-        routers = [plan_router(planner_of(settings, catalogue))]
+        routers = [plan_router(planner_of(settings, catalogue)), policies_router(catalogue)]
         if totals is not None:
             routers.append(reports_router(totals))
         yield (
