@@ -36,6 +36,9 @@ RATELIMITER_CLUSTER = "ratelimiter"
 LIMIT_ENTRY = "limit"
 """The key of the first entry of each descriptor."""
 
+SHADOW_HEADER = "x-signalbox-shadow-limited"
+"""Request header that tells later filters that a limit in shadow mode would have refused."""
+
 LIMIT_MAX = 2**53 - 1  # what a double counts exactly, for so does the script in the store
 DURATION_MIN_S, DURATION_MAX_S = 0.001, 10 * 366 * 86_400.0
 LIMITS_MAX = 10

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from policy_engine.hooks import SHADOW_NAMESPACE
+from policy_engine.limits import SHADOW_HEADER
 from policy_engine.lua import Value, constants, lua, program
 from policy_engine.policy import Document, HttpFilter, typed
 
@@ -18,7 +19,6 @@ RBAC_PREFIX = "signalbox_shadow/"
 _RESULT, _RULE = "/shadow_engine_result", "/shadow_effective_policy_id"
 _SET_METADATA = "envoy.extensions.filters.http.set_metadata.v3.Config"
 _TO_METADATA = "envoy.extensions.filters.http.header_to_metadata.v3.Config"
-_LIMITED_HEADER = "x-signalbox-shadow-limited"
 
 
 def noting(policy: str, reason: str) -> Document:
@@ -60,18 +60,22 @@ def counted(policy: str, limiter: HttpFilter) -> tuple[HttpFilter, HttpFilter]:
     config["filter_enforced"] = {"default_value": {"numerator": 0, "denominator": "HUNDRED"}}
     config["request_headers_to_add_when_not_enforced"] = [
         {
-            "header": {"key": _LIMITED_HEADER, "value": "1"},
+            "header": {"key": SHADOW_HEADER, "value": "1"},
             "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
         }
     ]
+    return HttpFilter(limiter.name, config), limit_reported(policy, limiter.name)
+
+
+def limit_reported(policy: str, limiter: str) -> HttpFilter:
+    """What stands behind filter `limiter` and reports what that put in `SHADOW_HEADER`."""
     found: Document = {
         "metadata_namespace": SHADOW_NAMESPACE,
         "key": policy,
         "value": "rate limit exceeded",
     }
-    rule = {"header": _LIMITED_HEADER, "on_header_present": found, "remove": True}
-    report = typed(_TO_METADATA, {"request_rules": [rule]})
-    return (HttpFilter(limiter.name, config), HttpFilter(f"{limiter.name}.report", report))
+    rule = {"header": SHADOW_HEADER, "on_header_present": found, "remove": True}
+    return HttpFilter(f"{limiter}.report", typed(_TO_METADATA, {"request_rules": [rule]}))
 
 
 def reports(metadata: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

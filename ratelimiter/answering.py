@@ -7,7 +7,7 @@ Headers: draft-ietf-httpapi-ratelimit-headers-10 (`RateLimit-Policy`, `RateLimit
 
 from typing import Any
 
-from policy_engine.limits import Hits
+from policy_engine.limits import SHADOW_HEADER, Hits
 from ratelimiter.counters import REFUND, Standing
 from ratelimiter.reading import Question, Row
 from xds.wire.messages import message_class
@@ -33,13 +33,17 @@ def answer(question: Question, standings: tuple[Standing, ...]) -> bytes:
     refused = is_refused(question, standings)
     response.overall_code = _OVER_LIMIT if refused else _OK
     told: list[tuple[Row, int]] = []
+    beyond = False
     for row in question.rows:
         strict = _strictest(standings, row.start, row.stop)
         _status(response.statuses.add(), row, standings[strict])
+        beyond |= row.quota.shadow and standings[strict].retry_us > 0
         if not row.quota.shadow and question.takes[row.start].mode not in _SILENT:
             told.append((row, strict))
     if told:
         _tell(response, question, standings, told, refused=refused)
+    if beyond:  # what stands behind the router's filter reports it
+        response.request_headers_to_add.add(key=SHADOW_HEADER, value="1")
     return bytes(response.SerializeToString())
 
 

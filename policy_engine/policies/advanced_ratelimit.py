@@ -1,6 +1,7 @@
 """advanced-ratelimit."""
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -23,7 +24,8 @@ from policy_engine.rate_limits.costs import Cost
 from policy_engine.rate_limits.headers import TOLD, one_voice
 from policy_engine.rate_limits.keys import Key, KeyPart
 from policy_engine.rate_limits.quota import Backend, Counted, QuotaParameters
-from policy_engine.rate_limits.together import bucket, together
+from policy_engine.rate_limits.together import bucket, shadowed, together
+from policy_engine.shadow import counted
 
 MARK = f"{PRIVATE_PREFIX}limited"
 """Put on an answer by the limiter that refused, taken off by the filter that words it."""
@@ -107,24 +109,32 @@ class AdvancedRatelimit(Policy):
         """The limiter, with what words its answer and reads bodies before it."""
         backend = self.backend or scope.system.ratelimit_backend
         name = scope.unique(self.name)
-        counted = self._counted(scope)
+        quotas = self._counted(scope)
         exceeded = self.on_rate_limit_exceeded
         marked = None if exceeded is None else {"header": {"key": MARK, "value": name}}
-        before = [
-            HttpFilter(f"{name}.cost{number}", bodies)
-            for number, one in enumerate(counted)
-            if one.cost is not None and (bodies := one.cost.bodies) is not None
-        ]
+        before = _readers(name, quotas)
         if exceeded is not None:
             before.insert(0, HttpFilter(f"{name}.answer", _worded(name, exceeded, scope)))
         if backend != "memory":
-            limiting = together(self.name, backend, counted, scope, name=name, marked=marked)
+            limiting = together(self.name, quotas, scope, name=name, marked=marked)
         else:
-            self._only_what_a_router_can(counted)
-            limiters = in_router.limiters(name, counted, scope, marked=marked)
-            told = in_router.telling(counted, scope)
+            self._only_what_a_router_can(quotas)
+            limiters = in_router.limiters(name, quotas, scope, marked=marked)
+            told = in_router.telling(quotas, scope)
             limiting = one_voice(limiters, self.name, scope, told)
         return (*before, *limiting)
+
+    def shadow(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        """The same limiters, which count and refuse nothing."""
+        backend = self.backend or scope.system.ratelimit_backend
+        name = scope.unique(self.name)
+        quotas = self._counted(scope)
+        before = _readers(name, quotas)
+        if backend != "memory":
+            return (*before, *shadowed(self.name, quotas, scope, name=name))
+        self._only_what_a_router_can(quotas)
+        limiters = in_router.limiters(name, quotas, scope)
+        return (*before, *(one for limiter in limiters for one in counted(self.name, limiter)))
 
     def _counted(self, scope: Scope) -> tuple[Counted, ...]:
         algorithm = self.algorithm or Algorithm(scope.system.ratelimit_algorithm)
@@ -170,6 +180,15 @@ class AdvancedRatelimit(Policy):
                 raise PolicyNotCompiled(
                     self.name, f"quotas[{number}].limits: calendar needs the backend redis"
                 )
+
+
+def _readers(name: str, quotas: Sequence[Counted]) -> list[HttpFilter]:
+    """What reads the bodies in which costs are told."""
+    return [
+        HttpFilter(f"{name}.cost{number}", bodies)
+        for number, one in enumerate(quotas)
+        if one.cost is not None and (bodies := one.cost.bodies) is not None
+    ]
 
 
 def _worded(name: str, exceeded: Exceeded, scope: Scope) -> Document:

@@ -21,7 +21,8 @@ from policy_engine.rate_limits.headers import TOLD, one_voice
 from policy_engine.rate_limits.in_router import percent, telling
 from policy_engine.rate_limits.keys import Key
 from policy_engine.rate_limits.quota import Backend, Counted, Window
-from policy_engine.rate_limits.together import bucket, together
+from policy_engine.rate_limits.together import bucket, shadowed, together
+from policy_engine.shadow import counted
 
 _LIMITER = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 
@@ -83,10 +84,21 @@ class BasicRatelimit(Policy):
         backend = self.backend or scope.system.ratelimit_backend
         if backend != "memory":
             name = scope.unique(self.name)
-            return together(self.name, backend, [self._counted(scope)], scope, name=name)
+            return together(self.name, [self._counted(scope)], scope, name=name)
         ordered = sorted(self.limits, key=lambda limit: limit.rate_per_s, reverse=True)
         filters = [HttpFilter(scope.unique(self.name), _limiter(one, scope)) for one in ordered]
         return one_voice(filters, self.name, scope, telling([self._counted(scope)], scope))
+
+    def shadow(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        """The same limiters, which count and refuse nothing."""
+        backend = self.backend or scope.system.ratelimit_backend
+        if backend != "memory":
+            name = scope.unique(self.name)
+            return shadowed(self.name, [self._counted(scope)], scope, name=name)
+        limiters = [
+            HttpFilter(scope.unique(self.name), _limiter(one, scope)) for one in self.limits
+        ]
+        return tuple(one for limiter in limiters for one in counted(self.name, limiter))
 
     def _counted(self, scope: Scope) -> Counted:
         key = Key((), scope)

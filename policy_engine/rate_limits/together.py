@@ -9,27 +9,25 @@ from policy_engine.policy import Document, HttpFilter, Scope
 from policy_engine.rate_limits import in_router, shared
 from policy_engine.rate_limits.headers import one_voice
 from policy_engine.rate_limits.keys import Key
-from policy_engine.rate_limits.quota import Backend, Counted
+from policy_engine.rate_limits.quota import Counted
+from policy_engine.shadow import limit_reported
 
 _WINDOWS = 2  # a bucket of so many never refuses what a fixed window lets pass
 
 
 def together(
     policy: str,
-    backend: Backend,
     counted: Sequence[Counted],
     scope: Scope,
     *,
     name: str,
     marked: Document | None = None,
 ) -> tuple[HttpFilter, ...]:
-    """The filters of `policy` for a shared backend; `name` is that of the one that refuses.
+    """The filters of `policy` for shared limits; `name` is that of the one that refuses.
 
     Raises PolicyNotCompiled.
     """
-    if not scope.system.rate_limiter:
-        reason = f"backend {backend}: this gateway has no rate limiter; tier standard has"
-        raise PolicyNotCompiled(policy, reason)
+    _needs_rate_limiter(policy, scope)
     away: list[HttpFilter] = []
     known = [one for one in counted if one.cost is None or not one.cost.afterwards]
     if known and WhenAway(scope.system.ratelimit_when_away) is WhenAway.LOCAL:
@@ -39,6 +37,15 @@ def together(
         away = [HttpFilter(f"{name}.away", bucket_of_router)]
     caller = shared.caller(counted, scope, marked=marked)
     return (*away, *one_voice([HttpFilter(name, caller)], policy, scope))
+
+
+def shadowed(
+    policy: str, counted: Sequence[Counted], scope: Scope, *, name: str
+) -> tuple[HttpFilter, ...]:
+    """As `together`, but what would be refused is only reported. Raises PolicyNotCompiled."""
+    _needs_rate_limiter(policy, scope)
+    caller = HttpFilter(name, shared.caller(counted, scope, shadow=True))
+    return (caller, limit_reported(policy, name))
 
 
 def bucket(scope: Scope, policy: str, quota: str, key: Key) -> str:
@@ -53,3 +60,9 @@ def bucket(scope: Scope, policy: str, quota: str, key: Key) -> str:
     return f"{place} {scope.level} {policy} {scope.taken(policy)} {quota} {digest}".replace(
         "%", "_"
     )
+
+
+def _needs_rate_limiter(policy: str, scope: Scope) -> None:
+    if not scope.system.rate_limiter:
+        reason = "backend: this gateway has no rate limiter, only memory; tier standard has one"
+        raise PolicyNotCompiled(policy, reason)

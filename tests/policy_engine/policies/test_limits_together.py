@@ -13,6 +13,8 @@ import yaml
 
 from bus.resources.rest_api import RestApi
 from policy_engine.catalogue import load
+from policy_engine.hooks import SHADOW_NAMESPACE
+from policy_engine.policy import typed
 from policy_engine.rate_limits.shared import RATELIMITER_CLUSTER
 from policy_engine.system import SystemParameters
 from ratelimiter.service import serving, store_of
@@ -50,11 +52,19 @@ class Limited:
             )
         )
 
-    async def router(self, orders: RestApi, **system: Any) -> Router:
+    async def router(
+        self, orders: RestApi, access_log: dict[str, Any] | None = None, **system: Any
+    ) -> Router:
         catalogue = load((), system=SystemParameters(rate_limiter=True, **system))
         limiter = cluster(RATELIMITER_CLUSTER, where(self.address), http2=True)
         return await self.stack.enter_async_context(
-            router(orders, catalogue=catalogue, local_reply=LOCAL_REPLY, more_clusters=[limiter])
+            router(
+                orders,
+                catalogue=catalogue,
+                local_reply=LOCAL_REPLY,
+                access_log=access_log,
+                more_clusters=[limiter],
+            )
         )
 
 
@@ -214,3 +224,27 @@ async def test_calendar_windows_end_with_the_calendar(tmp_path: Path) -> None:
         answers = [await one.get("/orders/a") for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         assert 0 < int(answers[2].headers["retry-after"]) <= 31 * 86_400
+
+
+async def test_in_shadow_mode_all_pass_and_what_would_be_refused_is_told(tmp_path: Path) -> None:
+    limit = {"limit": 2, "duration": "1h"}
+    log = tmp_path / "access.log"
+    told = f"%DYNAMIC_METADATA({SHADOW_NAMESPACE}:advanced-ratelimit)%\n"
+    access_log = {
+        "name": "file",
+        "typed_config": typed(
+            "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            {"path": str(log), "log_format": {"text_format_source": {"inline_string": told}}},
+        ),
+    }
+    async with limited(tmp_path) as here:
+        looking = advanced(quota(limit)) | {"mode": "shadow"}
+        one = await here.router(here.orders(looking), access_log=access_log)
+        answers = [await one.get("/orders/a") for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [200] * 4
+        assert not [name for name in answers[-1].headers if "ratelimit" in name]
+        assert not [name for name, _ in here.backend.last.headers if "shadow" in name]
+        async with asyncio.timeout(30):
+            while len(log.read_text().splitlines()) < len(answers):
+                await asyncio.sleep(0.05)
+    assert log.read_text().splitlines() == ["-", "-", *["rate limit exceeded"] * 2]
