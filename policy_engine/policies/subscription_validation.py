@@ -7,28 +7,13 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from policy_engine.headers import PRIVATE_PREFIX, EditableHeaderName, caller, header_mutation
+from policy_engine.headers import EditableHeaderName, caller, header_mutation
 from policy_engine.lua import constants, lua, program
-from policy_engine.policy import (
-    Document,
-    HttpFilter,
-    Policy,
-    Refusal,
-    Scope,
-    Version,
-    typed,
-)
+from policy_engine.plan_limits import limiters
+from policy_engine.policy import Document, HttpFilter, Policy, Refusal, Scope, Version
 from policy_engine.shadow import looking
-from policy_engine.subscriptions import UNIT_S, Quota, Subscriber
+from policy_engine.subscriptions import Subscriber
 
-SUBSCRIPTION_HEADER = f"{PRIVATE_PREFIX}subscription"
-"""By which subscription the caller came: its id, for later filters and the access log."""
-QUOTA_HEADER = f"{PRIVATE_PREFIX}quota"
-"""The id of the subscription's plan, if that refuses requests beyond its limit."""
-
-_LIMITER = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
-_ALWAYS = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
-_FEWEST_BUCKETS = 64
 _TOLD = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
 _COOKIE = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]*")
 
@@ -49,7 +34,10 @@ class SubscriptionValidation(Policy):
 
     Subscriptions that are suspended or revoked, or whose plan is inactive or has expired, are
     refused with 403. Requests beyond the limit of the plan are refused with 429, unless the plan
-    says that they are only counted.
+    says that they are only counted. With a rate limiter (tier Standard) all routers count
+    together, in the minutes, hours, days and months of the calendar (UTC). Without one, each
+    router counts by itself: a limit fills evenly, a month has 30 days, and every change of the API
+    or its subscriptions begins the count anew.
     """
 
     name: ClassVar[str] = "subscription-validation"
@@ -124,16 +112,13 @@ def _check(source: str, context: dict[str, str]) -> Document:
 
 
 def _limits(name: str, scope: Scope) -> tuple[HttpFilter, ...]:
-    """The filters that hold subscriptions to their plans, by the two private headers."""
-    limited = [one.quota for one in scope.subscriptions if one.quota is not None and one.quota.stop]
-    if not limited:
+    """What holds subscriptions to their plans, telling callers with one voice."""
+    found = limiters(f"{name}.quota", scope)
+    if not found:
         return ()
-    quotas = {one.plan: one for one in limited}
-    limiter = _in_each_router([quotas[plan] for plan in sorted(quotas)], len(limited))
-    quota = HttpFilter(f"{name}.quota", limiter)
     if any("ratelimit" in one for one in (*scope.attached, *scope.below)):
-        return (HttpFilter(f"{name}.told", _INNERMOST_TELLS), quota)
-    return (quota, HttpFilter(f"{name}.upstream", _UPSTREAM_IS_SILENT))
+        return (HttpFilter(f"{name}.told", _INNERMOST_TELLS), *found)
+    return (*found, HttpFilter(f"{name}.upstream", _UPSTREAM_IS_SILENT))
 
 
 _UPSTREAM_IS_SILENT = header_mutation(response=[{"remove": name} for name in _TOLD])
@@ -151,46 +136,3 @@ _INNERMOST_TELLS = header_mutation(
         for name in _TOLD
     ]
 )
-
-
-def _in_each_router(quotas: list[Quota], subscriptions: int) -> Document:
-    """Each router counts by itself: a bucket per subscription, which fills evenly."""
-    return typed(
-        _LIMITER,
-        {
-            "stat_prefix": "subscription_validation",
-            "filter_enabled": _ALWAYS,
-            "filter_enforced": _ALWAYS,
-            "enable_x_ratelimit_headers": "DRAFT_VERSION_03",
-            "enable_retry_after_header": True,
-            "max_dynamic_descriptors": _buckets(subscriptions),
-            "rate_limits": [
-                {
-                    "actions": [
-                        _by_header(QUOTA_HEADER, "plan"),
-                        _by_header(SUBSCRIPTION_HEADER, "subscription"),
-                    ]
-                }
-            ],
-            "descriptors": [
-                {
-                    "entries": [{"key": "plan", "value": one.plan}, {"key": "subscription"}],
-                    "token_bucket": {
-                        "max_tokens": one.limit,
-                        "tokens_per_fill": one.limit,
-                        "fill_interval": f"{UNIT_S[one.unit]}s",
-                    },
-                }
-                for one in quotas
-            ],
-        },
-    )
-
-
-def _by_header(header: str, key: str) -> Document:
-    return {"request_headers": {"header_name": header, "descriptor_key": key}}
-
-
-def _buckets(subscriptions: int) -> int:
-    """A power of two with room for as many again: it changes seldom."""
-    return max(_FEWEST_BUCKETS, 1 << (2 * subscriptions - 1).bit_length())
