@@ -79,6 +79,12 @@ async def test_the_life_of_a_subscription(tier: str) -> None:
         refused = await client.get("/shop/a", headers=TOKEN)
         assert refused.json()["error"] == "Too Many Requests"
         assert int(refused.headers["retry-after"]) > 3600
+        if tier == "standard":  # the count outlives a change of the API's subscriptions
+            other = {"Subscription-Key": "somebody-else"}
+            given = {"apiId": "shop", "subscriptionToken": "somebody-else"}
+            await made(api, "/subscriptions", **given)
+            await until(client, 200, headers=other)
+            assert (await client.get("/shop/a", headers=TOKEN)).status_code == 429
         await changed(api, plan_path, stopOnQuotaReach=False)
         took["counted only"] = await until(client, 200, headers=TOKEN)
         assert (await client.get("/shop/a", headers=TOKEN)).status_code == 200
