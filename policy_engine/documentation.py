@@ -3,6 +3,7 @@
 `python -m policy_engine.documentation` prints it; a test fails when `docs/policies.md` differs.
 """
 
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,16 @@ operation, each in written order; the response meets them backwards. A resource 
 version (`version: v1`) and gets the newest that is installed; without a version, the newest of
 all. Parameters that a policy does not know are refused.
 
+Beside `name`, `version` and `params` a reference may have:
+
+- `executionCondition`: CEL; the policy runs only where it holds. Decided in Envoy where it can be.
+- `mode`: `enforce`, or `shadow`: what would be refused is only reported, nothing is changed.
+- `failureMode`, of policies in Python: `closed` or `open`, what becomes of requests when the policy
+  fails. Authentication is always closed.
+- `timeout`, of policies in Python: how long one hook may take, such as `200ms`.
+
+Policies of your own: [Writing policies](writing-policies.md).
+
 This page is written from the policies themselves: `python -m policy_engine.documentation`.
 """
 _UNITS = {
@@ -36,6 +47,9 @@ _UNITS = {
     "maxLength": "at most {} characters",
     "minItems": "at least {} items",
     "maxItems": "at most {} items",
+    "exclusiveMinimum": "more than {}",
+    "exclusiveMaximum": "less than {}",
+    "pattern": "as `{}`",
 }
 
 
@@ -66,9 +80,6 @@ def page(catalogue: Catalogue) -> str:
 
 
 def _section(one: Listing) -> str:
-    refuses = ""
-    if one.statuses:
-        refuses = f"; refuses with {', '.join(str(status) for status in one.statuses)}"
     example = yaml.safe_dump(
         {
             "policies": [
@@ -81,7 +92,7 @@ def _section(one: Listing) -> str:
     )
     table = ["| parameter | type | default | |", "|---|---|---|---|"]
     table += [
-        f"| `{known.path}` | {known.kind} | {_default(known)} | {_cell(known.description)} |"
+        f"| `{known.path}` | {_cell(known.kind)} | {_default(known)} | {_cell(known.description)} |"
         for known in parameters(one.parameters)
     ]
     return "\n".join(
@@ -90,10 +101,11 @@ def _section(one: Listing) -> str:
             "",
             one.description,
             "",
-            f"Version {one.version}; runs {_RUNS[one.runs]}{refuses}.",
+            f"Version {one.version}; runs {_RUNS[one.runs]}{_why(one)}.{_shadow(one)}",
             "",
             *table,
             "",
+            *_refusals(one),
             "```yaml",
             example.rstrip("\n"),
             "```",
@@ -102,23 +114,54 @@ def _section(one: Listing) -> str:
     )
 
 
-def _of_object(schema: Json, definitions: Json, prefix: str) -> Iterator[Parameter]:
+def _why(one: Listing) -> str:
+    return f": {one.why}" if one.why else ""
+
+
+def _shadow(one: Listing) -> str:
+    return "" if one.shadow else " It has no shadow mode."
+
+
+def _refusals(one: Listing) -> list[str]:
+    """What callers get where the policy refuses in words of the gateway."""
+    if not one.refusals:
+        return []
+    rows = [
+        f"| {status} | `{_cell(body if isinstance(body, str) else json.dumps(body))}` |"
+        for status, body in one.refusals
+    ]
+    return ["| refuses with | body |", "|---|---|", *rows, ""]
+
+
+def _of_object(
+    schema: Json, definitions: Json, prefix: str, within: tuple[str, ...] = ()
+) -> Iterator[Parameter]:
     required = schema.get("required", ())
     for name, about in schema.get("properties", {}).items():
         path = f"{prefix}{name}"
-        shape = _shape(about, definitions)
         yield Parameter(
             path,
-            _kind(shape, definitions),
+            _kind(_shape(about, definitions), definitions),
             name in required,
             about.get("default"),
             about.get("description", ""),
         )
-        inner = _shape(shape.get("items", shape), definitions)
-        if "properties" in inner:
-            yield from _of_object(
-                inner, definitions, f"{path}[]." if "items" in shape else f"{path}."
-            )
+        for inner, place, title in _objects_in(about, definitions, path):
+            if title not in within:  # models may hold themselves
+                yield from _of_object(inner, definitions, f"{place}.", (*within, title))
+
+
+def _objects_in(schema: Json, definitions: Json, path: str) -> Iterator[tuple[Json, str, str]]:
+    """The objects with parameters that a value may be or hold, where they are, and their names."""
+    shape = _shape(schema, definitions)
+    if "properties" in shape:
+        yield shape, path, str(shape.get("title", path))
+    for one in (*shape.get("anyOf", ()), *shape.get("oneOf", ())):
+        yield from _objects_in(one, definitions, path)
+    if isinstance(shape.get("items"), dict):
+        yield from _objects_in(shape["items"], definitions, f"{path}[]")
+    if isinstance(shape.get("additionalProperties"), dict):
+        yield from _objects_in(shape["additionalProperties"], definitions, f"{path}.*")
 
 
 def _shape(schema: Json, definitions: Json) -> Json:
@@ -135,9 +178,21 @@ def _shape(schema: Json, definitions: Json) -> Json:
 def _kind(schema: Json, definitions: Json) -> str:
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    several = [
+        _kind(_shape(one, definitions), definitions)
+        for one in (*schema.get("anyOf", ()), *schema.get("oneOf", ()))
+        if one.get("type") != "null"
+    ]
+    if several:
+        return " or ".join(dict.fromkeys(several))
     kind = str(schema.get("type", "any"))
     if kind == "array":
-        kind = f"list of {_kind(_shape(schema['items'], definitions), definitions)}"
+        kind = f"list of {_kind(_shape(schema.get('items', {}), definitions), definitions)}"
+    elif kind == "object" and isinstance(schema.get("additionalProperties"), dict):
+        value = _kind(_shape(schema["additionalProperties"], definitions), definitions)
+        kind = f"object of {value}"
     bounds = [words.format(schema[bound]) for bound, words in _UNITS.items() if bound in schema]
     return f"{kind}, {', '.join(bounds)}" if bounds else kind
 
@@ -151,8 +206,8 @@ def _default(known: Parameter) -> str:
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, list | tuple):
-        return ", ".join(f"`{one}`" for one in value)
-    return f"`{value}`"
+        return ", ".join(f"`{one if isinstance(one, str) else json.dumps(one)}`" for one in value)
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
 def _cell(text: str) -> str:
