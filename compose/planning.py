@@ -36,6 +36,13 @@ from xds.wire.messages import encode
 Json = dict[str, Any]
 
 _MANY = 500  # documents in one request
+_DOCUMENTS: Json = {"type": "array", "maxItems": _MANY, "items": {"type": "object"}}
+_SCHEMA: Json = {
+    "type": "object",
+    "required": ["documents"],
+    "properties": {"documents": _DOCUMENTS},
+}
+_REQUEST = {"application/json": {"schema": _SCHEMA}}
 _SCOPE = "envoy.config.route.v3.ScopedRouteConfiguration"
 
 
@@ -151,7 +158,11 @@ def plan_router(planner: Planner) -> APIRouter:
     """`POST /plan`: what the documents in the body would become; nothing is applied."""
     router = APIRouter(tags=["Plan"])
 
-    @router.post("/plan", summary="What documents would become; nothing is applied")
+    @router.post(
+        "/plan",
+        summary="What documents would become; nothing is applied",
+        openapi_extra={"requestBody": {"required": True, "content": _REQUEST}},
+    )
     async def plan(request: Request) -> Response:
         documents = (await body(request)).get("documents")
         if not isinstance(documents, list) or not all(isinstance(one, dict) for one in documents):
