@@ -1,11 +1,9 @@
 -- Lets only requests pass that come by a live subscription, and says which one it is.
--- These constants and sha256.lua are prepended when the policy is compiled:
+-- These constants, sha256.lua and subscription_table.lua are prepended when it is compiled:
 --   HEADER  the header that holds the token
 --   COOKIE  the cookie that holds it if the header is not there, or nil
 --   KEEP    whether the digest is left in the stream's metadata for a second check
--- The filter's context, which is read once, maps `t:` + digest of a token and `a:` + application, as authenticating
--- policies write it, to the subscription's id, the id of a limited plan and the application,
--- separated by tabs. Private headers are always written or removed here.
+-- Private headers are always written or removed here.
 
 local LONGEST = 4096 -- bytes; no longer token is taken, and none is hashed
 local METADATA, DIGEST = "signalbox.subscription-validation", "digest"
@@ -75,25 +73,12 @@ local function credential(handle, headers)
   return application and "a:" .. application
 end
 
--- The context as a table of this Lua state, which serves one set of subscriptions only: asking the
--- context itself costs time with every subscription in it, for every request.
-local subscriptions
-local function load_subscriptions(handle)
-  subscriptions = {}
-  for known, found in pairs(handle:filterContext()) do
-    subscriptions[known] = found
-  end
-end
-
 function envoy_on_request(handle)
-  if subscriptions == nil then
-    load_subscriptions(handle)
-  end
   local headers = handle:headers()
   headers:remove(SUBSCRIPTION)
   headers:remove(QUOTA)
   local known = credential(handle, headers)
-  local found = known and subscriptions[known]
+  local found = subscription_of(handle, known)
   if found == nil then
     handle:respond(REFUSED, WORDS)
     return

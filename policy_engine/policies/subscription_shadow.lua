@@ -1,8 +1,7 @@
 -- Looks for a live subscription and changes nothing.
--- These constants and sha256.lua are prepended when the policy is compiled:
+-- These constants, sha256.lua and subscription_table.lua are prepended when it is compiled:
 --   HEADER  the header that holds the token
 --   COOKIE  the cookie that holds it if the header is not there, or nil
--- The filter's context is that of subscription_check.lua.
 
 local LONGEST = 4096
 
@@ -28,7 +27,7 @@ function envoy_on_request(handle)
     local application = headers:get("x-signalbox-application")
     known = earlier and "t:" .. earlier["digest"] or application and "a:" .. application
   end
-  if not known or handle:filterContext():get(known) == nil then
+  if not subscription_of(handle, known) then
     report(handle, "no active subscription")
   end
 end

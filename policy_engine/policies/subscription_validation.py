@@ -63,12 +63,11 @@ class SubscriptionValidation(Policy):
             return ()
         config = looking(
             self.name,
-            program("sha256.lua") + "\n" + program("subscription_shadow.lua"),
+            _program("subscription_shadow.lua"),
             HEADER=self.subscription_key_header.lower(),
             COOKIE=self.subscription_key_cookie or None,
         )
-        context = {"filter_context": _context(scope.subscriptions)}
-        return (HttpFilter(scope.unique(self.name), config | context),)
+        return (HttpFilter(scope.unique(self.name), _knowing(config, scope.subscriptions)),)
 
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """`lua` finds the subscription or refuses; then what limits it."""
@@ -80,18 +79,22 @@ class SubscriptionValidation(Policy):
             self.subscription_key_cookie or None,
             keep=scope.level == "api" or scope.repeats(self.name),  # an operation may ask again
         )
-        check = HttpFilter(f"{name}.check", _check(source, _context(scope.subscriptions)))
+        check = HttpFilter(f"{name}.check", _knowing(lua(source), scope.subscriptions))
         return (check, *_limits(name, scope))
 
 
 @lru_cache(maxsize=64)
 def _source(header: str, cookie: str | None, *, keep: bool) -> str:
     given = constants(HEADER=header, COOKIE=cookie, KEEP=keep)
-    return f"{given}{program('sha256.lua')}\n{program('subscription_check.lua')}"
+    return given + _program("subscription_check.lua")
+
+
+def _program(name: str) -> str:
+    return "\n".join(program(one) for one in ("sha256.lua", "subscription_table.lua", name))
 
 
 def _context(subscriptions: tuple[Subscriber, ...]) -> dict[str, str]:
-    """What `subscription_check.lua` looks things up in; of several, the oldest one counts."""
+    """What `subscription_table.lua` is made of; of several, the oldest one counts."""
     found: dict[str, str] = {}
     for one in subscriptions:
         quota = one.quota.plan if one.quota is not None and one.quota.stop else ""
@@ -102,13 +105,14 @@ def _context(subscriptions: tuple[Subscriber, ...]) -> dict[str, str]:
     return found
 
 
-def _check(source: str, context: dict[str, str]) -> Document:
-    """`lua` with states of its own for these subscriptions: they keep them in a table."""
-    identity = sha256(source.encode())
+def _knowing(config: Document, subscriptions: tuple[Subscriber, ...]) -> Document:
+    """A `lua` filter with states of its own for these subscriptions: they keep them in a table."""
+    context = _context(subscriptions)
+    identity = sha256(config["shared_vm_id"].encode())  # of its program
     for known in context.items():
         identity.update("\n".join(known).encode())
     own = {"shared_vm_id": f"subscriptions-{identity.hexdigest()[:32]}"}
-    return lua(source) | own | {"filter_context": context}
+    return config | own | {"filter_context": context}
 
 
 def _limits(name: str, scope: Scope) -> tuple[HttpFilter, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from policy_engine.attached import Attached
 from policy_engine.errors import InvalidParameters
 from policy_engine.headers import APPLICATION_HEADER
 from policy_engine.plan_limits import QUOTA_HEADER, SUBSCRIPTION_HEADER
@@ -218,3 +219,13 @@ def test_parameters_that_make_no_sense_are_named(params: dict[str, Any], field: 
     with pytest.raises(InvalidParameters) as error:
         policy("subscription-validation", **params)
     assert [one.path for one in error.value.faults] == [field]
+
+
+async def test_in_shadow_nobody_is_refused_and_nothing_is_taken_off() -> None:
+    looking = Attached(VALIDATION, mode="shadow")
+    async with gateway(api(subscriber("s1", "one"), by=looking)) as running:
+        for token in ("one", "two", None):
+            assert (await ask(running, token)).status_code == 200
+            told = running.backend.last
+            assert told.all("subscription-key") == ([] if token is None else [token])
+            assert told.all(SUBSCRIPTION_HEADER) == []
