@@ -127,3 +127,57 @@ def status_of(running: Gateway) -> Callable[[], Awaitable[dict[str, Any]]]:
             return {}
 
     return ask
+
+
+HOOKS = '''
+from policy_engine.hooks import Answer, PythonPolicy
+from policy_engine.policy import Version
+
+
+class Hooked(PythonPolicy):
+    """Answers in Python."""
+
+    name = "hooked"
+    version = Version(1, 0, 0)
+    example = {}
+
+    def on_request_headers(self, exchange):
+        return Answer(200, b"ONE")
+'''
+
+
+async def test_changed_hooks_work_without_a_restart_and_without_a_failed_request() -> None:
+    async with http_backend() as backend, gateway(tier="basic") as running:
+        file = running.folder / "policies" / "hooked.py"
+        write(file, HOOKS)
+        document = rest_api("hooked", backend.url, policies=[{"name": "hooked"}])
+        async with running.api() as api, httpx.AsyncClient(base_url=running.url) as client:
+
+            async def created() -> httpx.Response:
+                return await api.post("/rest-apis", json=document)
+
+            async def text() -> str:
+                answer = await client.get("/hooked/a")
+                return f"{answer.status_code} {answer.text}"
+
+            await becomes(created, lambda answer: answer.status_code == 201)
+            await becomes(text, lambda answer: answer == "200 ONE")
+            seen: list[str] = []
+
+            async def noted() -> str:
+                seen.append(await text())
+                return seen[-1]
+
+            for word in ("TWO", "THREE"):
+                write(file, HOOKS.replace("ONE", word))
+                await becomes(noted, lambda answer, word=word: answer == f"200 {word}")
+            assert set(seen) == {"200 ONE", "200 TWO", "200 THREE"}
+
+            write(file, "import nothing_at_all")
+
+            async def fault() -> str:
+                got = await api.get("/rest-apis/hooked")
+                return str(got.json()["status"].get("fault", ""))
+
+            await becomes(fault, lambda told: "nothing_at_all" in told)
+            assert await text() == "200 THREE"
