@@ -19,7 +19,7 @@ SPECIFICATION = "3.0.0"
 LANGUAGE_VERSION = "0.1.0"
 """Semantic version of the events: what breaks readers or old events needs a new major number, or
 while that is 0 a new minor one (`bus.compatibility`)."""
-LANGUAGE = ("bus.events", "bus.quota", "bus.usage")
+LANGUAGE = ("bus.events", "bus.policy", "bus.quota", "bus.usage")
 """The modules that define events; importing them registers their classes."""
 
 _TITLE = "Signalbox events"

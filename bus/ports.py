@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+import bus.policy
 import bus.quota
 import bus.usage  # noqa: F401  they register their events wherever the bus is used
 from bus.events import Event

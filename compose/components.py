@@ -228,7 +228,16 @@ def _components(
     if ENGINE in names:
         from policy_engine.engine import service as engine  # noqa: PLC0415
 
-        yield ENGINE, engine.run(settings.policy_engine, bus, catalogue, readiness.of(ENGINE))
+        yield (
+            ENGINE,
+            engine.run(
+                settings.policy_engine,
+                bus,
+                catalogue,
+                readiness.of(ENGINE),
+                hops_file=folder.hops_file,
+            ),
+        )
 
     if RATELIMITER in names:
         from ratelimiter import service as ratelimiter  # noqa: PLC0415

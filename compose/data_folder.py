@@ -86,6 +86,20 @@ class DataFolder:
         return self.run / "ratelimiter.json"
 
     @property
+    def engine_socket(self) -> Path:
+        """Where the engine's workers learn what to run."""
+        return self.run / "engine.sock"
+
+    @property
+    def hops_file(self) -> Path:
+        """What the engine has told its workers last; parameters of policies are in it."""
+        return self.run / "hops.json"
+
+    def worker_socket(self, number: int) -> Path:
+        """Where the router has Python policies run."""
+        return self.run / f"engine-{number}.sock"
+
+    @property
     def valkey_socket(self) -> Path:
         """Where the counters are (tier Standard)."""
         return self.run / "valkey.sock"

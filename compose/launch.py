@@ -182,6 +182,8 @@ def _composed(
         changed["xds_socket"] = folder.xds_socket
     if settings.analytics.access_log_socket is None:
         changed["access_log_socket"] = folder.access_log_socket
+    if settings.policy_engine.engine_feed_socket is None:
+        changed["engine_feed_socket"] = folder.engine_socket
     if settings.gateway.tier == "standard":
         changed |= limits_shared(settings, folder)
     if broker:
@@ -236,6 +238,20 @@ def _children(
             "PYTHONUNBUFFERED": "1",
         },
     )
+    for number in range(settings.policy_engine.engine_workers):
+        yield Child(
+            name=f"engine-{number}",
+            argv=(
+                *(sys.executable, "-P", "-m", "compose.engine_worker"),
+                *(str(folder.settings_file), str(number), LISTEN),
+            ),
+            ready=Probe("file", str(folder.run / f"engine-{number}.ready")),
+            listen=str(folder.worker_socket(number)),  # calls wait while it starts again
+            env={
+                "MALLOC_ARENA_MAX": str(gateway.malloc_arenas),
+                "PYTHONUNBUFFERED": "1",
+            },
+        )
     if gateway.demo:
         yield Child(
             name="demo-backend",

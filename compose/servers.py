@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sysconfig
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,6 +163,7 @@ def envoy_command(
     xds_address: tuple[str, int] | None = None,
     access_log_address: tuple[str, int] | None = None,
     ratelimiter_address: tuple[str, int] | None = None,
+    engine_addresses: Sequence[tuple[str, int]] = (),
 ) -> tuple[str, ...]:
     """Write Envoy's bootstrap; the command that runs it.
 
@@ -176,6 +178,8 @@ def envoy_command(
         access_log_address=access_log_address,
         ratelimiter_socket=None if ratelimiter_address else settings.ratelimiter.ratelimiter_socket,
         ratelimiter_address=ratelimiter_address,
+        engine=engine_addresses
+        or [folder.worker_socket(one) for one in range(settings.policy_engine.engine_workers)],
     )
     write_private(folder.run / "envoy.json", json.dumps(document, indent=1))
     drain_s = max(1, round(settings.gateway.drain_timeout_s))

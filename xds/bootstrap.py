@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from policy_engine.hop import ENGINE_CLUSTER
 from policy_engine.limits import RATELIMITER_CLUSTER
 from policy_engine.policy import typed
 from xds.settings import XdsSettings
@@ -41,8 +42,13 @@ def bootstrap(
     access_log_address: tuple[str, int] | None = None,
     ratelimiter_socket: Path | None = None,
     ratelimiter_address: tuple[str, int] | None = None,
+    engine: Sequence[Path | tuple[str, int]] = (),
 ) -> Document:
-    """Envoy's bootstrap. Each service is reached by its Unix socket or its TCP address."""
+    """Envoy's bootstrap. Each service is reached by its Unix socket or its TCP address.
+
+    `engine`: one for each worker of the policy engine; without any, Python policies fail as
+    declared.
+    """
     clusters = [_service(XDS_CLUSTER, xds_socket, xds_address)]
     if xds_address is not None and settings.xds_server_ca_file is not None:
         clusters[0]["transport_socket"] = _tls(
@@ -53,6 +59,8 @@ def bootstrap(
     if ratelimiter_socket is not None or ratelimiter_address is not None:
         limiter = _service(RATELIMITER_CLUSTER, ratelimiter_socket, ratelimiter_address)
         clusters.append(limiter | {"circuit_breakers": _MANY_AT_ONCE})
+    workers = service_cluster(ENGINE_CLUSTER, engine)
+    clusters.append(workers | {"circuit_breakers": _MANY_AT_ONCE})
     ads: Document = {"ads": {}, "resource_api_version": "V3"}
     max_heap_bytes = settings.max_heap_mb << 20
     return {

@@ -18,7 +18,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bus.resources.rest_api import RestApi
 from policy_engine.catalogue import Catalogue
-from policy_engine.engine.dump import policy_chains, registry, route_metadata, routes
+from policy_engine.engine.dump import policy_chains, registry, route_metadata, routes, workers
+from policy_engine.engine.feed import Feed
 from policy_engine.engine.metrics import EngineMetrics
 from policy_engine.engine.model import Model
 from policy_engine.engine.settings import Network
@@ -31,6 +32,7 @@ def create_admin_app(
     catalogue: Catalogue,
     allowed: Sequence[Network],
     connected: Callable[[], bool],
+    feed: Feed,
 ) -> Starlette:
     """Health, synchronisation and configuration, for callers in the networks `allowed`."""
 
@@ -55,6 +57,7 @@ def create_admin_app(
                 "route_metadata": route_metadata(found),
                 "lazy_resources": {"total_resources": 0, "resources_by_type": {}},
                 "xds_sync": synchronised,
+                "workers": workers(feed),
             }
         )
 

@@ -6,6 +6,7 @@ call a task, and what Envoy sends meanwhile waits its turn.
 # ruff: noqa: ANN401 - upb messages have no static type
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Generator
 from time import perf_counter
@@ -153,9 +154,10 @@ class Call:
     def _request_headers(self, request: Any) -> Work:
         runtime = self._runtime
         runtime.figures.requests += 1
-        program = runtime.programs.get(hop_name(request))
+        name = hop_name(request)
+        program = runtime.programs.get(name) or runtime.program(name)
         if program is None:
-            program = yield from self._unknown(hop_name(request))
+            program = yield from self._unknown(name)
         self._program = program
         message = request.request_headers
         self._exchange = exchange = LiveExchange(
@@ -364,11 +366,13 @@ class Call:
 
     def _unknown(self, name: str) -> Generator[tuple[Awaitable[Any], float], Any, Program]:
         runtime = self._runtime
-        try:
-            program: Program = yield runtime.wanted(name), runtime.hop_wait_s
-        except TooSlow:
+        with contextlib.suppress(TooSlow):
+            yield runtime.wanted(name), runtime.hop_wait_s
+        program = runtime.program(name)
+        if program is None:
             runtime.figures.lookup_failures += 1
-            raise RpcRefused(Status.UNAVAILABLE, "hop not known") from None
+            runtime.figures.request_errors += 1
+            raise RpcRefused(Status.UNAVAILABLE, "hop not known")
         return program
 
     def _unpublished(self) -> dict[str, dict[str, Any]] | None:

@@ -12,6 +12,7 @@ from bus.resources.rest_api import (
     Upstream,
 )
 from policy_engine.catalogue import Catalogue
+from policy_engine.engine.feed import Feed
 from policy_engine.errors import PolicyError
 
 Json = dict[str, Any]
@@ -107,6 +108,32 @@ def route_metadata(found: Iterable[Route]) -> Json:
         for route in found
     ]
     return {"total_routes": len(listed), "routes": listed}
+
+
+def workers(feed: Feed) -> Json:
+    """Who runs Python policies, and the hops they know; parameters stay out of it."""
+    hops = [
+        {
+            "name": name,
+            "api_id": hop["place"]["api_id"],
+            "level": hop["place"]["level"],
+            "operation": hop["place"]["operation_path"],
+            "policies": [one["name"] for one in hop["policies"]],
+            "phases": hop["phases"],
+        }
+        for name, hop in sorted(feed.book.hops.items())
+    ]
+    processes = [
+        {
+            "worker": one.number,
+            "pid": one.pid,
+            "asleep": one.asleep,
+            "hops": one.report.get("hops", 0),
+            "memory_bytes": one.report.get("memory_bytes", 0),
+        }
+        for _, one in sorted(feed.workers.items())
+    ]
+    return {"processes": processes, "total_hops": len(hops), "hops": hops}
 
 
 def _policy(ref: PolicyRef, catalogue: Catalogue) -> Json:

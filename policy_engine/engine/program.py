@@ -136,6 +136,8 @@ def _step(position: int, one: HopPolicy, catalogue: Catalogue, hop_name: str) ->
 
 
 def _made(one: HopPolicy, catalogue: Catalogue) -> PythonPolicy:
+    if one.name == ConditionProbe.name:
+        return ConditionProbe.model_validate(one.params)
     try:
         return catalogue.remake(one)
     except PolicyError as error:

@@ -203,6 +203,8 @@ class Running:
         place, name = self.program.place, turn.step.name
         kind = self.runtime.failures.note(place, name, turn.phase, mode, error)
         turn.figures.errors[kind] = turn.figures.errors.get(kind, 0) + 1
+        if kind == "memory":
+            self.runtime.greedy = turn.step.mark
 
     def _would_have(self, turn: Turn, answer: Answer) -> None:
         """The policy is in shadow mode: its answer is only told."""

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -12,7 +13,7 @@ from policy_engine.catalogue import Catalogue
 from policy_engine.engine.errors import HopNotLoaded
 from policy_engine.engine.failures import Failures
 from policy_engine.engine.figures import Figures
-from policy_engine.engine.program import Program, broken, load
+from policy_engine.engine.program import Program, Step, broken, load
 from policy_engine.hooks import Outside
 from policy_engine.hop import Hop
 from policy_engine.policy import Document
@@ -54,47 +55,71 @@ class Runtime:
     max_body_bytes: int = 1 << 20
     hop_wait_s: float = 1.0
     """How long a call waits for a hop that is not known yet, seconds."""
+    farewell_s: float = 300.0
+    """How long hops stay that the engine has no more, seconds."""
     marks: Marks = field(default_factory=NoMarks)
     figures: Figures = field(default_factory=Figures)
     failures: Failures = field(default_factory=Failures)
-    programs: dict[str, Program] = field(default_factory=dict)
+    patience: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Entered while policies are made, which may take long."""
+    hops: dict[str, Document] = field(default_factory=dict)
+    programs: dict[str, Program] = field(default_factory=dict)  # of hops that were called
     deaths: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
     """(hop, policy) that have ended a worker -> how often, and until when it rests, Unix time."""
-    _wanted: dict[str, asyncio.Future[Program]] = field(default_factory=dict)
+    greedy: bytes = b""  # mark of the policy that got no memory last
+    _leaving: dict[str, float] = field(default_factory=dict)  # until when, monotonic
+    _wanted: dict[str, asyncio.Future[None]] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def learn(self, hops: Mapping[str, Document]) -> None:
-        """These hops may be called from now on. One that cannot be made fails as it declares."""
-        for name, document in hops.items():
-            if name in self.programs and not self.programs[name].broken:
-                continue
-            hop = Hop.of(document)
-            try:
-                program = load(hop, self.catalogue, self.figures)
-            except HopNotLoaded as error:
-                program = broken(hop, str(error))
-                self.failures.note(
-                    hop.place, error.policy, "load", "open" if hop.fails_open else "closed", error
-                )
-            self.programs[name] = program
-            self._bench(program)
-            waiting = self._wanted.pop(name, None)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(program)
+        """These hops may be called from now on; their policies are made at the first call."""
+        self.hops.update(hops)
+        for name in hops:
+            self._leaving.pop(name, None)
+        for name in self._wanted.keys() & hops.keys():
+            waiting = self._wanted.pop(name)
+            if not waiting.done():
+                waiting.set_result(None)
 
-    def forget(self, names: list[str]) -> None:
-        """No router has these hops any more. Calls that have begun go on."""
+    def forget(self, names: Iterable[str]) -> None:
+        """The engine has these hops no more; routers that are slow may still ask for a while."""
+        now = time.monotonic()
         for name in names:
+            self._leaving.setdefault(name, now + self.farewell_s)
+
+    def tidy(self) -> None:
+        """Let go what nobody asks for any more. Calls that have begun go on."""
+        now = time.monotonic()
+        for name in [name for name, until in self._leaving.items() if until < now]:
+            del self._leaving[name]
+            self.hops.pop(name, None)
             self.programs.pop(name, None)
 
-    def reload(self, catalogue: Catalogue) -> None:
-        """Make all programs again, of `catalogue`."""
-        self.catalogue = catalogue
-        documents = {name: one.hop.document() for name, one in self.programs.items()}
-        self.programs.clear()
-        self.learn(documents)
+    def program(self, name: str) -> Program | None:
+        """The hop, ready to run; None when it is not known. One that cannot be made is `broken`."""
+        program = self.programs.get(name)
+        if program is None and name in self.hops:
+            with self.patience():
+                program = self.programs[name] = self._loaded(Hop.of(self.hops[name]))
+            self._bench(program)
+        return program
 
-    def wanted(self, name: str) -> asyncio.Future[Program]:
+    def _loaded(self, hop: Hop) -> Program:
+        try:
+            return load(hop, self.catalogue, self.figures)
+        except HopNotLoaded as error:
+            mode = "open" if hop.fails_open else "closed"
+            self.failures.note(hop.place, error.policy, "load", mode, error)
+            errors = self.figures.of(error.policy, "load").errors
+            errors["not-loaded"] = errors.get("not-loaded", 0) + 1
+            return broken(hop, str(error))
+
+    def retry(self) -> None:
+        """What could not be made may have become possible."""
+        for name in [name for name, one in self.programs.items() if one.broken]:
+            del self.programs[name]
+
+    def wanted(self, name: str) -> asyncio.Future[None]:
         """Done when the hop is known."""
         waiting = self._wanted.get(name)
         if waiting is None or waiting.done():
@@ -130,5 +155,5 @@ class Runtime:
                 asyncio.get_running_loop().call_later(rest_s, _unbench, step)
 
 
-def _unbench(step: Any) -> None:  # noqa: ANN401
+def _unbench(step: Step) -> None:
     step.benched = False

@@ -4,7 +4,8 @@ import asyncio
 import math
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from pathlib import Path
 from typing import Protocol
 
 import structlog
@@ -12,22 +13,25 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from bus.events import ApiPublished, ApiRetired, Event
-from bus.ports import StateFollower
+from bus.ports import Publisher, StateFollower
 from bus.resources.rest_api import PolicyRef
 from bus.subjects import Family, pattern
 from policy_engine.catalogue import Catalogue
 from policy_engine.engine.admin import create_admin_app, create_metrics_app
 from policy_engine.engine.dump import routes
 from policy_engine.engine.errors import AddressUnusable
+from policy_engine.engine.feed import listening as workers_at
+from policy_engine.engine.hop_feed import Hops
 from policy_engine.engine.metrics import EngineMetrics
 from policy_engine.engine.model import Model
+from policy_engine.engine.reports import FailureEvents
 from policy_engine.engine.settings import EngineSettings
 from policy_engine.errors import UnknownPolicy
 
 log = structlog.get_logger()
 
 
-class EngineBus(StateFollower, Protocol):
+class EngineBus(StateFollower, Publisher, Protocol):
     """The part of the bus that the engine uses."""
 
     @property
@@ -43,23 +47,31 @@ async def run(
     ready: Callable[[], None] = lambda: None,
     *,
     listening: Callable[[int, int], None] = lambda _admin, _metrics: None,
+    hops_file: Path | None = None,
 ) -> None:
     """Serve until cancelled. Raises AddressUnusable.
 
     `ready` is called once the current state is known and both ports answer; `listening` before
-    that, with the two port numbers.
+    that, with the two port numbers. `hops_file` is kept for workers that start without the engine.
     """
     model, metrics = Model(), EngineMetrics()
+    events = FailureEvents(bus)
+    hops = Hops(catalogue, events, metrics.registry, hops_file)
 
     def connected() -> bool:
         return bus.connected
 
     applications = (
-        create_admin_app(model, catalogue, settings.allowed_networks, connected),
+        create_admin_app(model, catalogue, settings.allowed_networks, connected, hops.feed),
         create_metrics_app(metrics, connected),
     )
     with _listening(settings) as listeners:
-        async with asyncio.TaskGroup() as group:
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            if settings.engine_feed_socket is not None:
+                await stack.enter_async_context(workers_at(hops.feed, settings.engine_feed_socket))
+            group.create_task(events.publish(), name="engine: failures")
+            group.create_task(hops.keep_file(), name="engine: hops file")
+            group.create_task(hops.follow_catalogue(model), name="engine: catalogue")
             servers = [_Server(app, settings.engine_shutdown_grace_s) for app in applications]
             for server, listener in zip(servers, listeners, strict=True):
                 group.create_task(server.run_until_cancelled(listener), name="engine: serve")
@@ -69,7 +81,7 @@ async def run(
             listening(admin_port, metrics_port)
             metrics.up.set(1)
             log.info("policy engine listens", admin=admin_port, metrics=metrics_port)
-            await _follow(bus, catalogue, model, metrics, ready)
+            await _follow(bus, catalogue, model, metrics, hops, ready)
 
 
 async def _follow(
@@ -77,6 +89,7 @@ async def _follow(
     catalogue: Catalogue,
     model: Model,
     metrics: EngineMetrics,
+    hops: Hops,
     ready: Callable[[], None],
 ) -> None:
     async with bus.follow(pattern(Family.STATE)) as feed:
@@ -89,6 +102,7 @@ async def _follow(
             if changed:
                 metrics.config_reload_timestamp.set_to_current_time()
                 _measure(event, catalogue, metrics)
+                hops.take(event)
             unseen -= 1
             if unseen == 0:
                 ready()

@@ -1,6 +1,7 @@
 """What the policy engine can be told."""
 
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -8,7 +9,7 @@ Network = IPv4Network | IPv6Network
 
 
 class EngineSettings(BaseModel):
-    """The engine's own ports."""
+    """The engine's own ports, and its workers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -25,6 +26,23 @@ class EngineSettings(BaseModel):
     engine_admin_allowed_networks: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     """Who may use the admin API: networks such as `10.0.0.0/8`, or single addresses. It shows the
     configuration of all policies, without secrets. Empty: nobody."""
+
+    engine_workers: int = Field(default=1, ge=0, le=64)
+    """Processes that run Python policies. One serves about one core; each takes 10 MB until a
+    Python policy is used, then about 60 MB more. 0: none, Python policies fail as declared."""
+
+    engine_worker_memory_mb: int = Field(default=512, ge=128)
+    """Data that a worker may have, MiB. Policies that want more fail; a worker that stays full
+    ends and is started again. Less protects the machine sooner, more lets policies keep more."""
+
+    engine_stuck_s: float = Field(default=2, ge=0.5)
+    """How long a hook that is a plain function may block its worker, seconds, before the worker is
+    ended and started again. Shorter frees other APIs' requests sooner, longer spares workers on a
+    busy machine; the time a policy may take for a request is its own `timeout`."""
+
+    engine_feed_socket: Path | None = None
+    """Unix socket at which workers learn from the engine what to run. Unset: a socket in the data
+    folder."""
 
     engine_shutdown_grace_s: float = Field(default=2, ge=0)
     """How long answers in flight may take when the engine stops, seconds."""

@@ -352,6 +352,18 @@ class Guarded(Broken):
     authenticates: ClassVar[bool] = True
 
 
+class Glutton(PythonPolicy):
+    """Keeps 40 MB more with every request."""
+
+    name: ClassVar[str] = "glutton"
+    version: ClassVar[Version] = V1
+    example: ClassVar[Document] = {}
+    eaten: ClassVar[list[bytearray]] = []
+
+    def on_request_headers(self, exchange: Exchange) -> Verdict:
+        self.eaten.append(bytearray(b"x" * (40 << 20)))
+
+
 TRIALS = (
     Stamp,
     Later,
@@ -367,4 +379,5 @@ TRIALS = (
     Read,
     Broken,
     Guarded,
+    Glutton,
 )
