@@ -2,7 +2,9 @@
 
 import logging
 import os
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ctl.errors import Refused
@@ -29,7 +31,10 @@ async def effects(documents: Sequence[Json]) -> list[Json]:
     except BadSettings as error:
         raise Refused("the settings cannot be used", error.problems) from error
     policies = catalogue.load(system=settings.policies)
-    watched.add(policies, watched.folder_of(settings.policies, settings.gateway.data.expanduser()))
+    folder = watched.folder_of(settings.policies, settings.gateway.data.expanduser())
+    with tempfile.TemporaryDirectory(prefix="signalbox-plan-") as place:
+        folder.kept = watched.Kept(Path(place))  # the gateway's own is left alone
+        watched.add(policies, folder)
     try:
         return await effects_of(planner_of(settings, policies), documents)
     except TrialFailed as error:

@@ -47,24 +47,26 @@ class Kept:
     def current(self) -> dict[str, str]:
         """Entry -> digest of its last good source."""
         try:
+            refuse_if_open_to_all(self.folder)
             found = json.loads((self.folder / _CURRENT).read_text(encoding="utf-8"))
             return {str(entry): str(digest) for entry, digest in found.items()}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, AttributeError) as error:
+        except (SourceUnusable, OSError, ValueError, AttributeError) as error:
             log.warning("kept policies cannot be read", folder=str(self.folder), reason=str(error))
             return {}
 
     def __contains__(self, digest: str) -> bool:
-        return self._path(digest).is_file()
+        return self.source(digest) is not None
 
     def source(self, digest: str) -> Source | None:
         """The source of that digest, if it is kept and is what its name says."""
         try:
+            refuse_if_open_to_all(self.folder)
             found = Source.of(json.loads(self._path(digest).read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (SourceUnusable, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("a kept policy cannot be read", digest=digest, reason=str(error))
             return None
         return found if found.digest == digest else None
@@ -170,7 +172,7 @@ class WatchedFolder:
         unsettled: object = None
         while True:
             await asyncio.sleep(self.poll_s)
-            now = fingerprint(self.folder)
+            now = await asyncio.to_thread(fingerprint, self.folder)  # disks may be slow
             if now == self._seen:
                 unsettled = None
             elif now == unsettled:

@@ -1,6 +1,7 @@
 """`signalbox policies`: what policies there are and where each runs; a new one to start from."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -161,7 +162,8 @@ def _here(connection: Connection) -> tuple[list[Json], list[Json]]:
     from policy_engine import catalogue, watched  # noqa: PLC0415
 
     found = catalogue.load()
-    own = connection.data / "policies"
+    named = os.environ.get("SIGNALBOX_POLICIES_FOLDER")
+    own = Path(named).expanduser() if named else connection.data / "policies"
     if own.is_dir():
         with tempfile.TemporaryDirectory(prefix="signalbox-policies-") as place:
             watched.add(found, watched.WatchedFolder(own, watched.Kept(Path(place))))

@@ -10,6 +10,7 @@ from bus.events import (
     ConfigurationApplied,
     ConfigurationRejected,
     Event,
+    PolicyFaultsFound,
     RouterConnected,
     RouterDisconnected,
 )
@@ -153,3 +154,14 @@ async def test_nobody_is_kept_after_waiting() -> None:
         found.wait("b", 1, retired=False, wait_s=0),
     )
     assert not found._waiting
+
+
+def test_what_is_wrong_with_policies_is_told_beside_the_outcome_until_it_is_mended() -> None:
+    found = fleet(connected(), applied(a=1))
+    found.apply(PolicyFaultsFound(faults={"p": "SyntaxError"}, apis={"a": ("p",)}))
+    standing = found.standing("a", 1)
+    assert (standing.outcome, standing.fault) == ("live", "policy 'p': SyntaxError")
+    assert found.standing("b", 1).fault is None
+    assert found.standing("a", 2, retired=True).fault is None
+    assert found.apply(PolicyFaultsFound(faults={}, apis={})) == {"a"}
+    assert found.standing("a", 1).fault is None

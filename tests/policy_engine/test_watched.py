@@ -233,6 +233,18 @@ def test_a_kept_source_that_was_tampered_with_is_not_loaded(tmp_path: Path) -> N
         fresh.remake(one)
 
 
+def test_what_is_kept_is_not_loaded_from_a_folder_that_is_open_to_all(tmp_path: Path) -> None:
+    write(watched(tmp_path).folder / "tag.py", TAG)
+    catalogue, folder = made(tmp_path)
+    one = hop_policy(catalogue)
+    folder.kept.folder.chmod(0o777)
+    fresh = Catalogue(())
+    fresh.sources = watched(tmp_path)
+    with pytest.raises(UnknownPolicy, match="is not here"):
+        fresh.remake(one)
+    assert Kept(folder.kept.folder).current() == {}
+
+
 def test_a_worker_that_never_watched_finds_the_code_of_a_hop(tmp_path: Path) -> None:
     write(watched(tmp_path).folder / "tag.py", TAG)
     catalogue, _ = made(tmp_path)
