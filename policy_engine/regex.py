@@ -12,10 +12,10 @@ from pydantic import AfterValidator, Field
 _LARGEST_PROGRAM_BYTES = 1 << 20
 _KEPT = 512  # compiled patterns, least used forgotten first
 
-Found = TypeVar("Found", str, bytes, covariant=True)
+Found_co = TypeVar("Found_co", str, bytes, covariant=True)
 
 
-class Match(Protocol[Found]):
+class Match(Protocol[Found_co]):
     """Where a pattern was found."""
 
     def start(self) -> int:
@@ -26,11 +26,11 @@ class Match(Protocol[Found]):
         """Behind its last character."""
         ...
 
-    def group(self) -> Found:
+    def group(self) -> Found_co:
         """What was found."""
         ...
 
-    def groups(self) -> tuple[Found, ...]:
+    def groups(self) -> tuple[Found_co, ...]:
         """What was found by each part in parentheses."""
         ...
 

@@ -13,7 +13,7 @@ from policy_engine.json_path import Json
 from policy_engine.json_schema import compiled
 from policy_engine.json_schema import faults as schema_faults
 from policy_engine.openapi.document import for_direction, read, resolved
-from policy_engine.openapi.parameters import STYLES, In, Parameter, Shape, shape_of
+from policy_engine.openapi.parameters import STYLES, In, Parameter, Shape, Shapes
 from policy_engine.openapi.templates import Templates
 
 METHODS: Final = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
@@ -91,6 +91,10 @@ class _Schemas:
 
     root: dict[str, Any]
     members: dict[str, Json] = field(default_factory=dict)
+    shapes: Shapes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shapes = Shapes(self.root)
 
     def key(self, schema: Json) -> str:
         key = f"s{len(self.members)}"
@@ -202,7 +206,7 @@ def _body(place: str, said: dict[str, Any], schemas: _Schemas) -> Body:
         about = resolved(schemas.root, written, f"{place} {kind}")
         schema = about.get("schema")
         key = schemas.key(schema) if schema is not None else None
-        media[kind.partition(";")[0].strip().lower()] = Media(key, shape_of(schemas.root, schema))
+        media[kind.partition(";")[0].strip().lower()] = Media(key, schemas.shapes.of(schema))
     return Body(bool(said.get("required")), media)
 
 
@@ -236,7 +240,7 @@ def _written(
         place=where,
         required=where == "path" or bool(said.get("required")),
         key=schemas.key({} if schema is None else schema),
-        shape=shape_of(schemas.root, schema),
+        shape=schemas.shapes.of(schema),
         style=style,
         explode=bool(said.get("explode", style == "form")),
         json="json" in kind,

@@ -27,7 +27,7 @@ STYLES: Final[dict[In, tuple[str, ...]]] = {  # the first is the default
 _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,30})")
 _NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?")
 _SEPARATORS: Final = {"spaceDelimited": " ", "pipeDelimited": "|"}
-_DEEPEST: Final = 20
+_DEEPEST: Final = 2  # a member that is a list of numbers
 
 
 class Malformed(Exception):
@@ -78,30 +78,51 @@ class Shape:
 _ANY: Final = Shape()
 
 
-def shape_of(root: dict[str, Any], schema: Json, depth: int = 0) -> Shape:
-    """What `schema` says of kinds, its references and parts taken together."""
-    if depth > _DEEPEST or not isinstance(schema, dict):
-        return _ANY
-    try:
-        schema = resolved(root, schema, "")
-    except ValueError:
-        return _ANY
-    kind = schema.get("type")
-    kinds = set(kind if isinstance(kind, list) else [kind] if isinstance(kind, str) else ())
-    items = shape_of(root, schema["items"], depth + 1) if "items" in schema else None
-    members: dict[str, Shape] = {}
-    properties = schema.get("properties")
-    if isinstance(properties, dict):
-        members = {name: shape_of(root, below, depth + 1) for name, below in properties.items()}
-    for word in ("allOf", "anyOf", "oneOf"):
-        for part in schema.get(word) or ():
-            other = shape_of(root, part, depth + 1)
-            kinds |= other.kinds
-            items = items or other.items
-            members |= other.members or {}
-    if members and not kinds:
-        kinds.add("object")
-    return Shape(frozenset(kinds), items, members or None)
+class Shapes:
+    """The shapes of a document's schemas: as deep as text goes, each looked at once."""
+
+    def __init__(self, root: dict[str, Any]) -> None:
+        self._root = root
+        self._known: dict[tuple[int, int], Shape] = {}
+
+    def of(self, schema: Json, below: int = _DEEPEST) -> Shape:
+        """What `schema` says of kinds, its references and parts taken together.
+
+        `below`: how many levels of items and members are looked at. What refers to itself is
+        anything.
+        """
+        if not isinstance(schema, dict):
+            return _ANY
+        key = (id(schema), below)
+        if key not in self._known:
+            self._known[key] = _ANY
+            self._known[key] = self._looked_at(schema, below)
+        return self._known[key]
+
+    def _looked_at(self, schema: dict[str, Any], below: int) -> Shape:
+        if "$ref" in schema:
+            try:
+                return self.of(resolved(self._root, schema, ""), below)
+            except ValueError:
+                return _ANY
+        kind = schema.get("type")
+        kinds = set(kind if isinstance(kind, list) else [kind] if isinstance(kind, str) else ())
+        items: Shape | None = None
+        members: dict[str, Shape] = {}
+        if below:
+            items = self.of(schema["items"], below - 1) if "items" in schema else None
+            properties = schema.get("properties")
+            if isinstance(properties, dict):
+                members = {name: self.of(one, below - 1) for name, one in properties.items()}
+        for word in ("allOf", "anyOf", "oneOf"):
+            for part in schema.get(word) or ():
+                other = self.of(part, below)
+                kinds |= other.kinds
+                items = items or other.items
+                members |= other.members or {}
+        if members and not kinds:
+            kinds.add("object")
+        return Shape(frozenset(kinds), items, members or None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,454 @@
+import gzip
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from policy_engine.errors import Fault, InvalidParameters
+from policy_engine.hooks import Answer, Exchange, Place
+from policy_engine.policies.openapi_validation import OpenapiValidation
+from tests.policy_engine.attached import CATALOGUE, policy
+from tests.policy_engine.exchanges import answered, exchange, result
+from tests.policy_engine.python_gateway import python_gateway, ref
+from tests.servers.http_backend import Answer as Told
+
+NAME = "openapi-validation"
+API = Place("api", "pets", "Pets", "v1", "/pets-api")
+JSON = {"content-type": "application/json; charset=utf-8"}
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+
+DOCUMENT = """
+openapi: 3.0.3
+info: {title: Pets, version: "1"}
+paths:
+  /pets:
+    parameters:
+      - {$ref: "#/components/parameters/Limit"}
+    get:
+      parameters:
+        - {name: tags, in: query, schema: {type: array, items: {type: integer}}}
+        - {name: x-trace, in: header, required: true, schema: {type: string, format: uuid}}
+        - {name: session, in: cookie, schema: {type: integer}}
+        - {name: Accept, in: header, schema: {enum: [nothing]}}
+      responses:
+        "200":
+          description: pets
+          headers: {x-total: {required: true, schema: {type: integer}}}
+          content:
+            application/json:
+              schema: {type: array, items: {$ref: "#/components/schemas/Pet"}}
+        4XX: {description: wrong, content: {application/json: {schema: {required: [error]}}}}
+    post:
+      parameters:
+        - {name: limit, in: query, schema: {type: integer}}
+      requestBody: {$ref: "#/components/requestBodies/Pet"}
+      responses: {"201": {description: made}}
+  /pets/{id}:
+    get:
+      parameters:
+        - {name: id, in: path, required: true, schema: {type: integer, minimum: 1}}
+      responses: {default: {description: a pet}}
+components:
+  parameters:
+    Limit: {name: limit, in: query, required: true, schema: {type: integer, maximum: 10}}
+  requestBodies:
+    Pet:
+      required: true
+      content:
+        application/json: {schema: {$ref: "#/components/schemas/Pet"}}
+        application/x-www-form-urlencoded: {schema: {$ref: "#/components/schemas/Pet"}}
+        text/*: {}
+  schemas:
+    Pet:
+      type: object
+      required: [id, name]
+      properties:
+        id: {type: integer, readOnly: true}
+        name: {type: string, minLength: 1}
+        age: {type: integer, nullable: true}
+        tags: {type: array, items: {type: integer}}
+        parent: {$ref: "#/components/schemas/Pet"}
+"""
+TRACE = {"x-trace": "6f1d1c0e-8f0c-4c61-9d0f-0d6a6f1f7f00"}
+
+
+def made(**params: Any) -> OpenapiValidation:
+    one = policy(NAME, **{"document": DOCUMENT, **params})
+    assert isinstance(one, OpenapiValidation)
+    return one
+
+
+async def faults(
+    one: OpenapiValidation,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    headers: dict[str, str] | None = None,
+) -> list[tuple[str, str, str]]:
+    """In, name and message of what is refused with 400."""
+    asked = exchange(headers, method=method, path=f"/pets-api{path}", place=API)
+    said = await result(one.on_request_headers(asked)) or one.on_request_body(asked, body)
+    if said is None:
+        return []
+    assert isinstance(said, Answer)
+    assert said.status == 400
+    document = orjson.loads(said.body)
+    assert document["error"] == "Bad Request"
+    return [(one["in"], one.get("name", ""), one["message"]) for one in document["faults"]]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "expected"),
+    [
+        ("/pets?limit=10", TRACE, []),
+        ("/pets/?limit=1&tags=1&tags=2&other=x", TRACE | {"cookie": "session=3"}, []),
+        (
+            "/pets",
+            {},
+            [("query", "limit", "is required"), ("header", "x-trace", "is required")],
+        ),
+        (
+            "/pets?limit=11&tags=1&tags=x",
+            {"x-trace": "1", "cookie": "session=a"},
+            [
+                ("query", "limit", "11 is greater than the maximum of 10"),
+                ("query", "tags.1", '"x" is not of type "integer"'),
+                ("header", "x-trace", '"1" is not a "uuid"'),
+                ("cookie", "session", '"a" is not of type "integer"'),
+            ],
+        ),
+        ("/pets?limit=1&limit=2", TRACE, [("query", "limit", "is given more than once")]),
+        ("/pets/7", {}, []),
+        ("/pets/0", {}, [("path", "id", "0 is less than the minimum of 1")]),
+        ("/pets/x", {}, [("path", "id", '"x" is not of type "integer"')]),
+    ],
+)
+async def test_parameters_are_as_described(
+    path: str, headers: dict[str, str], expected: list[tuple[str, str, str]]
+) -> None:
+    assert await faults(made(), "GET", path, headers=headers) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "expected"),
+    [
+        (b'{"name": "Rex", "age": null, "more": 1}', JSON, []),
+        (b"name=Rex&age=3&tags=1&tags=2", FORM, []),
+        (b"anything", {"content-type": "text/plain"}, []),
+        (gzip.compress(b'{"name": "Rex"}'), JSON | {"content-encoding": "gzip"}, []),
+        (b"", JSON, [("body", "", "is required")]),
+        (
+            b"{",
+            JSON,
+            [("body", "", "is not JSON: unexpected end of data: line 1 column 2 (char 1)")],
+        ),
+        (
+            b'{"age": "3", "parent": {"name": ""}}',
+            JSON,
+            [
+                ("body", "", '"name" is a required property'),
+                ("body", "age", '"3" is not of types "null", "integer"'),
+                ("body", "parent.name", '"" is shorter than 1 character'),
+            ],
+        ),
+        (
+            b"age=x&name=",
+            FORM,
+            [
+                ("body", "name", '"" is shorter than 1 character'),
+                ("body", "age", '"x" is not of types "null", "integer"'),
+            ],
+        ),
+        (
+            b"<x/>",
+            {"content-type": "application/xml"},
+            [
+                (
+                    "header",
+                    "content-type",
+                    "is 'application/xml'; the body may be application/json, "
+                    "application/x-www-form-urlencoded, text/*",
+                )
+            ],
+        ),
+        (
+            b"x",
+            JSON | {"content-encoding": "br"},
+            [("body", "", "content coding 'br' cannot be read, only gzip and deflate")],
+        ),
+    ],
+)
+async def test_bodies_are_as_described(
+    body: bytes, headers: dict[str, str], expected: list[tuple[str, str, str]]
+) -> None:
+    assert sorted(await faults(made(), "POST", "/pets", body, headers)) == sorted(expected)
+
+
+async def test_a_body_without_a_type_is_told() -> None:
+    ((place, name, message),) = await faults(made(), "POST", "/pets", b"{}")
+    assert (place, name) == ("header", "content-type")
+    assert message.startswith("is missing; the body may be application/json")
+
+
+async def test_no_more_than_twenty_faults_are_told() -> None:
+    body = orjson.dumps({"name": "x", "tags": ["x"] * 100})
+    assert len(await faults(made(), "POST", "/pets", body, JSON)) == 20
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/nothing"), ("PUT", "/pets")])
+def test_what_the_document_does_not_have_is_not_found(method: str, path: str) -> None:
+    asked = exchange(method=method, path=f"/pets-api{path}?x=1", place=API)
+    said = made().on_request_headers(asked)
+    assert isinstance(said, Answer)
+    assert said.status == 404
+    assert orjson.loads(said.body) == {
+        "error": "Not Found",
+        "message": f"The API does not describe {method} {path}",
+    }
+    lenient = made(undescribed="pass", responses="enforce")
+    assert lenient.on_request_headers(asked) is None
+    assert lenient.on_request_body(asked, b"x") is None
+    answered(asked, 500)
+    assert lenient.on_response_headers(asked) is None
+    assert lenient.on_response_body(asked, b"x") is None
+
+
+def described(one: OpenapiValidation, method: str = "GET", query: str = "limit=1") -> Exchange:
+    asked = exchange(TRACE, method=method, path=f"/pets-api/pets?{query}", place=API)
+    assert one.on_request_headers(asked) is None
+    return asked
+
+
+GOOD = b'[{"id": 1, "name": "Rex"}]'
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "fault"),
+    [
+        (200, JSON | {"x-total": "1"}, GOOD, None),
+        (200, JSON, GOOD, {"in": "header", "name": "x-total", "message": "is required"}),
+        (
+            200,
+            JSON | {"x-total": "some"},
+            GOOD,
+            {"in": "header", "name": "x-total", "message": "does not keep to 'type' of its schema"},
+        ),
+        (
+            200,
+            JSON | {"x-total": "1"},
+            b'[{"name": "a secret"}]',
+            {"in": "body", "name": "0", "message": "does not keep to 'required' of its schema"},
+        ),
+        (
+            200,
+            {"content-type": "text/html", "x-total": "1"},
+            b"<html>",
+            {"in": "header", "name": "content-type", "message": "is not described"},
+        ),
+        (204, {}, b"", {"in": "status", "message": "204 is not described"}),
+        (404, JSON, b'{"error": "none"}', None),
+        (
+            404,
+            JSON,
+            b"{}",
+            {"in": "body", "message": "does not keep to 'required' of its schema"},
+        ),
+        (500, {}, b"oh", None),
+    ],
+)
+def test_answers_are_as_described(
+    status: int, headers: dict[str, str], body: bytes, fault: dict[str, str] | None
+) -> None:
+    for responses in ("enforce", "report"):
+        one = made(responses=responses)
+        asked = described(one)
+        told = answered(asked, status, **{name.replace("-", "_"): v for name, v in headers.items()})
+        said = one.on_response_headers(told) or one.on_response_body(told, body)
+        if responses == "report":
+            assert said is None
+            noted = asked.published.get(NAME)
+            assert noted == (
+                fault
+                or ({"in": "status", "message": "500 is not described"} if status == 500 else None)
+            )
+        elif fault is None:
+            assert said is None
+        else:
+            assert isinstance(said, Answer)
+            assert said.status == 502
+            assert orjson.loads(said.body)["faults"] == [fault]
+            assert b"secret" not in said.body
+
+
+def test_streams_pass_and_what_is_too_long_to_be_held_does_not() -> None:
+    one = made(responses="enforce")
+    stream = answered(described(one), 200, content_type="text/event-stream")
+    assert one.on_response_chunk(stream, b"data: x\n\n", last=False) is None
+    long = answered(described(one), 200, content_type="application/json")
+    said = one.on_response_chunk(long, b"[", last=False)
+    assert isinstance(said, Answer)
+    assert orjson.loads(said.body)["faults"] == [
+        {"in": "body", "message": "is too long to be checked"}
+    ]
+
+
+def test_only_what_the_document_needs_costs_anything() -> None:
+    assert made().phases() == {"request_headers", "request_body"}
+    bare = {"openapi": "3.1.0", "paths": {"/": {"get": {}}}}
+    assert made(document=bare).phases() == {"request_headers"}
+    assert made(responses="report").phases() == {
+        "request_headers",
+        "request_body",
+        "response_headers",
+        "response_body",
+        "response_chunk",
+    }
+
+
+def test_policies_with_the_same_document_share_what_it_compiles_to() -> None:
+    one, other = made(), made()
+    assert one._compiled is other._compiled
+    assert made(responses="report")._compiled is not one._compiled
+
+
+def test_a_document_whose_schemas_all_refer_to_each_other_is_compiled_once() -> None:
+    schemas = {
+        f"S{number}": {
+            "type": "object",
+            "properties": {
+                f"p{other}": {"$ref": f"#/components/schemas/S{(number * 7 + other) % 100}"}
+                for other in range(10)
+            },
+        }
+        for number in range(100)
+    }
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/S1"}}}
+    paths = {f"/{number}": {"post": {"requestBody": {"content": content}}} for number in range(200)}
+    document = {"openapi": "3.1.0", "components": {"schemas": schemas}, "paths": paths}
+    one = made(document=document)
+    asked = exchange(JSON, method="POST", path="/pets-api/7", place=API)
+    assert one.on_request_headers(asked) is None
+    assert one.on_request_body(asked, b'{"p0": {"p1": {}}}') is None
+    assert isinstance(one.on_request_body(asked, b'{"p0": {"p1": 1}}'), Answer)
+
+
+@pytest.mark.parametrize("file", ["petstore.yaml", "uspto.yaml"])
+def test_documents_of_others_can_be_used(file: str) -> None:
+    assert made(document=(FIXTURES / file).read_text()).phases()
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        ("{", "is not JSON"),
+        ({"openapi": "3.1.0", "paths": {"x": {}}}, "does not start with '/'"),
+        (
+            {"openapi": "3.1.0", "paths": {"/": {"get": {"parameters": [{"name": "a"}]}}}},
+            "GET /: a parameter lacks its name",
+        ),
+        (
+            {
+                "openapi": "3.1.0",
+                "paths": {"/": {"get": {"parameters": [{"name": "a", "in": "path"}]}}},
+            },
+            "GET /: the path has no parameter 'a'",
+        ),
+        (
+            {
+                "openapi": "3.1.0",
+                "paths": {
+                    "/": {
+                        "get": {
+                            "parameters": [{"name": "a", "in": "query", "style": "matrix"}],
+                        }
+                    }
+                },
+            },
+            "style 'matrix' does not exist in query",
+        ),
+        (
+            {
+                "openapi": "3.1.0",
+                "paths": {
+                    "/": {
+                        "get": {
+                            "parameters": [
+                                {"name": "a", "in": "query", "schema": {"pattern": "(?!x)"}}
+                            ],
+                        }
+                    }
+                },
+            },
+            "patterns may not look around",
+        ),
+        (
+            {
+                "openapi": "3.1.0",
+                "paths": {
+                    "/": {
+                        "post": {
+                            "requestBody": {
+                                "content": {
+                                    "application/json": {
+                                        "schema": {"$ref": "https://x.example/s.json"}
+                                    }
+                                }
+                            }
+                        }
+                    }
+                },
+            },
+            "https://x.example/s.json",
+        ),
+    ],
+)
+def test_a_document_that_cannot_be_used_is_refused_when_it_is_written(
+    document: Any, problem: str
+) -> None:
+    with pytest.raises(InvalidParameters) as caught:
+        policy(NAME, document=document)
+    (fault,) = caught.value.faults
+    assert fault.path == "document"
+    assert problem in fault.message
+
+
+def test_a_document_is_required() -> None:
+    with pytest.raises(InvalidParameters) as caught:
+        policy(NAME)
+    assert caught.value.faults == (Fault("document", "document is required"),)
+
+
+async def test_the_example_lets_pass_and_refuses() -> None:
+    async with python_gateway([ref(NAME, **CATALOGUE.resolve(NAME).example)]) as running:
+        assert (await running.client.get("/?limit=1")).status_code == 200
+        refused = await running.client.get("/?limit=some")
+        assert refused.status_code == 400
+        assert refused.json()["faults"] == [
+            {"in": "query", "name": "limit", "message": '"some" is not of type "integer"'}
+        ]
+        assert (await running.client.get("/nothing")).status_code == 404
+        assert len(running.backend.requests) == 1
+
+
+async def test_requests_and_answers_are_checked_on_their_way() -> None:
+    wanted = ref(NAME, document=DOCUMENT, responses="enforce")
+    reported = ref(NAME, document=DOCUMENT, responses="report")
+    operations = {"POST /pets": [wanted], "GET /pets": [wanted], "GET /pets/{id}": [reported]}
+    async with python_gateway(operations=operations) as running:
+        post, get = running.client.post, running.client.get
+        running.backend.answer = lambda _: Told(201, (), b"")
+        assert (await post("/pets", json={"name": "Rex"})).status_code == 201
+        refused = await post("/pets", json={"name": ""})
+        assert refused.status_code == 400
+        assert refused.json()["faults"][0]["name"] == "name"
+        assert (await post("/pets")).status_code == 400
+        assert len(running.backend.requests) == 1
+        good = (("content-type", "application/json"), ("x-total", "1"))
+        for body, status in ((GOOD, 200), (b'[{"id": "1"}]', 502)):
+            running.backend.answer = lambda _, body=body: Told(200, good, body)
+            answer = await get("/pets?limit=1", headers=TRACE)
+            assert answer.status_code == status
+        running.backend.answer = lambda _: Told(body=b"{}")
+        assert (await get("/pets/1")).status_code == 200
