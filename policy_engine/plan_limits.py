@@ -8,17 +8,11 @@ and changes of the API; the routers' own buckets hold while it is away.
 from collections.abc import Sequence
 
 from policy_engine.headers import PRIVATE_PREFIX
-from policy_engine.limits import (
-    LIMIT_ENTRY,
-    RATELIMITER_CLUSTER,
-    Calendar,
-    Limit,
-    Told,
-    WhenAway,
-    encode,
-)
+from policy_engine.limits import Calendar, Limit, Told, WhenAway
 from policy_engine.limits import Quota as SharedQuota
 from policy_engine.policy import Document, HttpFilter, Scope, typed
+from policy_engine.rate_limits.in_router import percent
+from policy_engine.rate_limits.shared import asking, limit_entry
 from policy_engine.subscriptions import UNIT_S, Quota, Unit
 
 SUBSCRIPTION_HEADER = f"{PRIVATE_PREFIX}subscription"
@@ -27,9 +21,6 @@ QUOTA_HEADER = f"{PRIVATE_PREFIX}quota"
 """The id of the subscription's plan, if that refuses requests beyond its limit."""
 
 _LOCAL = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
-_SHARED = "envoy.extensions.filters.http.ratelimit.v3.RateLimit"
-_DOMAIN = "signalbox"
-_ALWAYS = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
 _FEWEST_BUCKETS = 64
 _WINDOWS = 2  # a bucket of so many never refuses what a period of the calendar lets pass
 _CALENDAR: dict[Unit, Calendar] = {
@@ -69,8 +60,8 @@ def _in_each_router(
         _LOCAL,
         {
             "stat_prefix": "subscription_validation",
-            "filter_enabled": _ALWAYS,
-            "filter_enforced": _ALWAYS,
+            "filter_enabled": percent(100),
+            "filter_enforced": percent(100),
             "enable_x_ratelimit_headers": "DRAFT_VERSION_03" if headers else "OFF",
             "enable_retry_after_header": scope.system.ratelimit_retry_after,
             "max_dynamic_descriptors": _buckets(subscriptions),
@@ -94,36 +85,18 @@ def _in_each_router(
 
 def _together(quotas: Sequence[Quota], scope: Scope) -> Document:
     """`ratelimit`: one question per request, about the one plan that it comes by."""
-    system = scope.system
-    closed = WhenAway(system.ratelimit_when_away) is WhenAway.CLOSED
-    return typed(
-        _SHARED,
-        {
-            "domain": _DOMAIN,
-            "timeout": f"{system.ratelimit_timeout_s:.3f}s",
-            "failure_mode_deny": closed,
-            **({"status_on_error": {"code": "ServiceUnavailable"}} if closed else {}),
-            "disable_x_envoy_ratelimited_header": True,
-            "rate_limits": [
-                {
-                    "actions": [
-                        {
-                            "generic_key": {
-                                "descriptor_key": LIMIT_ENTRY,
-                                "descriptor_value": encode(_shared(one, scope)),
-                            }
-                        },
-                        _is(QUOTA_HEADER, one.plan),
-                        _said(SUBSCRIPTION_HEADER, "who"),
-                    ]
-                }
-                for one in quotas
-            ],
-            "rate_limit_service": {
-                "grpc_service": {"envoy_grpc": {"cluster_name": RATELIMITER_CLUSTER}},
-                "transport_api_version": "V3",
-            },
-        },
+    return asking(
+        [
+            {
+                "actions": [
+                    limit_entry(_shared(one, scope)),
+                    _is(QUOTA_HEADER, one.plan),
+                    _said(SUBSCRIPTION_HEADER, "who"),
+                ]
+            }
+            for one in quotas
+        ],
+        scope,
     )
 
 

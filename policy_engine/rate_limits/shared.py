@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 
-from policy_engine.limits import LIMIT_ENTRY, Hits, Quota, WhenAway, encode
+from policy_engine.limits import (
+    LIMIT_ENTRY,
+    RATELIMITER_CLUSTER,
+    Hits,
+    Quota,
+    WhenAway,
+    encode,
+)
 from policy_engine.policy import Document, Scope, typed
 from policy_engine.rate_limits.quota import Counted
-
-RATELIMITER_CLUSTER = "ratelimiter"
-"""Envoy's name for the rate limiter."""
 
 DOMAIN = "signalbox"
 _FILTER = "envoy.extensions.filters.http.ratelimit.v3.RateLimit"
@@ -32,7 +36,7 @@ def caller(
         first = one.quota(
             scope, Hits.CHECK if afterwards else Hits.CONSUME, when_away=away, shadow=shadow
         )
-        asked = {"actions": [_limit(first), *one.key.actions]}
+        asked = {"actions": [limit_entry(first), *one.key.actions]}
         if one.cost is None:
             rate_limits.append(asked)
             continue
@@ -44,21 +48,29 @@ def caller(
         rate_limits += [
             asked,
             {
-                "actions": [_limit(charged), *one.key.actions],
+                "actions": [limit_entry(charged), *one.key.actions],
                 "apply_on_stream_done": True,
                 **hits,
             },
         ]
-    closed = away is WhenAway.CLOSED
+    return asking(rate_limits, scope, marked=marked)
+
+
+def asking(
+    rate_limits: Sequence[Document], scope: Scope, *, marked: Document | None = None
+) -> Document:
+    """A `ratelimit` filter's configuration that asks about `rate_limits`."""
+    system = scope.system
+    closed = WhenAway(system.ratelimit_when_away) is WhenAway.CLOSED
     return typed(
         _FILTER,
         {
             "domain": DOMAIN,
-            "timeout": f"{scope.system.ratelimit_timeout_s:.3f}s",
+            "timeout": f"{system.ratelimit_timeout_s:.3f}s",
             "failure_mode_deny": closed,
             **({"status_on_error": {"code": "ServiceUnavailable"}} if closed else {}),
             "disable_x_envoy_ratelimited_header": True,
-            "rate_limits": rate_limits,
+            "rate_limits": list(rate_limits),
             "rate_limit_service": {
                 "grpc_service": {"envoy_grpc": {"cluster_name": RATELIMITER_CLUSTER}},
                 "transport_api_version": "V3",
@@ -68,5 +80,6 @@ def caller(
     )
 
 
-def _limit(quota: Quota) -> Document:
+def limit_entry(quota: Quota) -> Document:
+    """The action for the first entry of a descriptor: what is to be held."""
     return {"generic_key": {"descriptor_key": LIMIT_ENTRY, "descriptor_value": encode(quota)}}
