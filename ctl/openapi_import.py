@@ -73,8 +73,14 @@ def convert(
     name: str | None = None,
     context: str | None = None,
     version: str | None = None,
+    validated: str | None = None,
 ) -> Imported:
-    """The RestApi that routes the operations of `document`. Raises Refused."""
+    """The RestApi that routes the operations of `document`. Raises Refused.
+
+    `validated`: the document's text, for a policy that lets only requests pass that it describes.
+    """
+    if validated is not None and "swagger" in document:
+        raise Refused("requests can be validated against OpenAPI 3.x only, not Swagger 2.0")
     remarks: list[str] = []
     left_out: list[str] = []
     info = _mapping(document.get("info"))
@@ -95,6 +101,7 @@ def convert(
             "context": context or f"/{slug}/$version",
             "upstream": {"main": {"url": _upstream(document, upstream, remarks)}},
             "operations": operations,
+            **({} if validated is None else {"policies": [_validation(validated)]}),
         },
     }
     try:
@@ -105,6 +112,10 @@ def convert(
             [f"{fault.field}: {fault.message}" for fault in error.faults],
         ) from error
     return Imported(resource, tuple(remarks), tuple(left_out))
+
+
+def _validation(text: str) -> Json:
+    return {"name": "openapi-validation", "version": "v1", "params": {"document": text}}
 
 
 def _check_format(document: Json, source: str) -> None:

@@ -43,6 +43,12 @@ async def openapi(
         str | None,
         typer.Option("--api-version", metavar="TEXT", help="[default: from the document]."),
     ] = None,
+    validate: Annotated[
+        bool,
+        typer.Option(
+            "--validate", help="Let only requests pass that the document describes (3.x only)."
+        ),
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse when an operation cannot be expressed.")
     ] = False,
@@ -68,12 +74,14 @@ async def openapi(
     """
     from ctl import openapi_import  # noqa: PLC0415
 
+    text = _text(file)
     imported = openapi_import.convert(
-        openapi_import.parse(_text(file), file),
+        openapi_import.parse(text, file),
         upstream=upstream,
         name=name,
         context=context,
         version=version,
+        validated=text if validate else None,
     )
     for remark in imported.remarks:
         output.note(f"note: {remark}")

@@ -11,6 +11,7 @@ from bus.resources.rest_api import RestApi
 from ctl import openapi_import
 from ctl.errors import Refused
 from ctl.output import as_yaml
+from policy_engine.catalogue import load
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 DOCUMENTS = sorted(
@@ -204,3 +205,15 @@ def test_a_bad_upstream_is_named() -> None:
 def test_what_is_no_openapi_document_is_refused(text: str, said: str) -> None:
     with pytest.raises(Refused, match=re.escape(said)):
         openapi_import.parse(text, "f")
+
+
+def test_requests_can_be_validated_against_the_document_as_it_is_written() -> None:
+    text = (FIXTURES / "petstore.yaml").read_text()
+    found = openapi_import.convert(
+        openapi_import.parse(text, "petstore.yaml"), upstream="http://up.example", validated=text
+    )
+    (ref,) = RestApi.model_validate(found.resource).spec.policies
+    policy = load(()).parse(ref)
+    assert (policy.name, policy.masked()["document"]) == ("openapi-validation", text)
+    with pytest.raises(Refused, match="not Swagger 2.0"):
+        openapi_import.convert({"swagger": "2.0"}, validated="x")
