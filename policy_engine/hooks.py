@@ -103,8 +103,9 @@ class Headers:
         return self._edits
 
     def _put(self, name: str, values: tuple[str, ...]) -> None:
-        if not name or any(character in values[-1] for character in "\r\n\0"):
-            raise ValueError(f"header {name!r} cannot hold {values[-1]!r}")
+        value = values[-1]
+        if not name or "\n" in value or "\r" in value or "\0" in value:
+            raise ValueError(f"header {name!r} cannot hold {value!r}")
         lower = name.lower()
         self._values[lower] = self._edits[lower] = values
 

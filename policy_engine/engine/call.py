@@ -134,6 +134,8 @@ class Call:
         started = perf_counter()
         kind = request.WhichOneof("request")
         if kind == "request_headers":
+            if self._program is not None:
+                raise RpcRefused(Status.INVALID_ARGUMENT, "a call is of one request")
             yield from self._request_headers(request)
         elif self._program is None:
             # the request was answered before it came here: its policies have not seen it
@@ -265,7 +267,8 @@ class Call:
         body: bytes = message.body
         runtime, side, ended = self._runtime, program.response, message.end_of_stream
         runtime.figures.body_bytes += len(body)
-        assert exchange.response is not None
+        if exchange.response is None:
+            raise RpcRefused(Status.INVALID_ARGUMENT, "an answer begins with its headers")
         headers = exchange.response.headers
         if self._dropping:
             self._say(NOTHING["response_body"], last=ended)

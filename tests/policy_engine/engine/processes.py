@@ -143,9 +143,9 @@ async def process_gateway(
     *,
     workers: int = 1,
     settings: Mapping[str, Any] | None = None,
-    concurrency: int = 1,
+    upstream: str = "",
 ) -> AsyncIterator[ProcessGateway]:
-    """An API whose Python policies run in processes of their own."""
+    """An API whose Python policies run in processes of their own; `upstream`: not the echo."""
     run = folder / "run"
     run.mkdir(parents=True)
     given = Settings().with_values(data=folder, **(settings or {}))
@@ -155,7 +155,7 @@ async def process_gateway(
     bus = Told()
     async with AsyncExitStack() as stack:
         backend = await stack.enter_async_context(http_backend())
-        api = python_api((), operations, backend.url)
+        api = python_api((), operations, upstream or backend.url)
         events = FailureEvents(bus)
         hops = Hops(catalogue, events, CollectorRegistry(), run / "hops.json")
         hops._put(api)

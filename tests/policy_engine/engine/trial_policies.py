@@ -2,7 +2,10 @@
 
 import asyncio
 import time
+from hashlib import sha256
 from typing import Any, ClassVar
+
+import orjson
 
 from policy_engine.hooks import (
     Answer,
@@ -364,6 +367,58 @@ class Glutton(PythonPolicy):
         self.eaten.append(bytearray(b"x" * (40 << 20)))
 
 
+class Check(PythonPolicy):
+    """Lets a request pass that has a header, and tells the upstream a digest of it."""
+
+    name: ClassVar[str] = "check"
+    version: ClassVar[Version] = V1
+    example: ClassVar[Document] = {}
+
+    def on_request_headers(self, exchange: Exchange) -> Verdict:
+        value = exchange.request.headers.get("x-client")
+        if value is None:
+            return json_answer(400, {"error": "Bad Request"})
+        exchange.request.headers.set("x-digest", sha256(value.encode()).hexdigest())
+        return None
+
+
+class CheckLater(Check):
+    """The same as a coroutine that waits once."""
+
+    name: ClassVar[str] = "check-later"
+
+    async def on_request_headers(self, exchange: Exchange) -> Verdict:  # type: ignore[override]
+        await asyncio.sleep(0)
+        return Check.on_request_headers(self, exchange)
+
+
+class CheckBody(PythonPolicy):
+    """Lets a request pass whose JSON body has a text that is short enough."""
+
+    name: ClassVar[str] = "check-body"
+    version: ClassVar[Version] = V1
+    example: ClassVar[Document] = {}
+
+    def on_request_body(self, exchange: Exchange, body: bytes) -> BodyVerdict:
+        document = orjson.loads(body)
+        if len(document["text"]) > 10_000:
+            return json_answer(422, {"error": "too long"})
+        return None
+
+
+class ChangeBody(PythonPolicy):
+    """Adds a field to the JSON of a request."""
+
+    name: ClassVar[str] = "change-body"
+    version: ClassVar[Version] = V1
+    example: ClassVar[Document] = {}
+
+    def on_request_body(self, exchange: Exchange, body: bytes) -> BodyVerdict:
+        document = orjson.loads(body)
+        document["seen"] = True
+        return orjson.dumps(document)
+
+
 TRIALS = (
     Stamp,
     Later,
@@ -380,4 +435,8 @@ TRIALS = (
     Broken,
     Guarded,
     Glutton,
+    Check,
+    CheckLater,
+    CheckBody,
+    ChangeBody,
 )

@@ -4,6 +4,8 @@ import asyncio
 import gc
 import sys
 
+import pytest
+
 from tests.xds.wire.h2.peer import Echo, Peer, call, data, greeted, headers, prefixed
 from xds.wire.h2 import Counters, Stream, StreamHandler
 from xds.wire.h2 import frames as wire
@@ -36,12 +38,12 @@ async def serve(peer: Peer, first: int, turns: int) -> None:
         peer.wire.written.clear()
 
 
-async def kept_blocks(peer: Peer) -> int:
-    """Blocks of memory that 200,000 calls leave behind, after a tenth of that has warmed it up."""
+async def kept_blocks(peer: Peer, turns: int = TURNS) -> int:
+    """Blocks of memory that 1,000 calls a turn leave behind, after some have warmed it up."""
     await serve(peer, 1, WARM_TURNS)
     gc.collect()
     before = sys.getallocatedblocks()
-    await serve(peer, 1 + 2 * TURN * WARM_TURNS, TURNS)
+    await serve(peer, 1 + 2 * TURN * WARM_TURNS, turns)
     gc.collect()
     return sys.getallocatedblocks() - before
 
@@ -61,3 +63,10 @@ async def test_memory_is_flat_over_many_streams() -> None:
     peer = greeted(echo)
     assert await kept_blocks(peer) < KEPT_MAX_BLOCKS
     assert peer.counters.streams_open == 0
+
+
+@pytest.mark.slow
+async def test_memory_is_flat_over_a_million_calls() -> None:
+    async with UnaryService(lambda message: message, 5, Counters()) as service:
+        assert await kept_blocks(greeted(service.open), turns=1_000) < KEPT_MAX_BLOCKS
+    assert await kept_blocks(greeted(Echo), turns=1_000) < KEPT_MAX_BLOCKS
