@@ -96,10 +96,10 @@ def _listener(port: int, route: dict[str, Any]) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def upstream() -> AsyncIterator[str]:
-    """URL of an upstream that answers 200 with 100 bytes, at Envoy's speed."""
+async def upstream(body: str = "x" * 100) -> AsyncIterator[str]:
+    """URL of an upstream that answers 200 with `body`, at Envoy's speed."""
     (port,) = free_ports(1)
-    answer = {"status": 200, "body": {"inline_string": "x" * 100}}
+    answer = {"status": 200, "body": {"inline_string": body}}
     route = {"match": {"prefix": "/"}, "direct_response": answer}
     config = {"static_resources": {"listeners": [_listener(port, route)]}}
     async with envoy(config) as running:

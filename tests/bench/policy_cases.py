@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from tests.bench.load import upstream
 from tests.policy_engine.attached import COMPANY, basic
 from tests.policy_engine.tokens import bearer
 
@@ -18,7 +19,7 @@ MANY = 1_000_000_000
 ORIGIN = "https://app.example.com"
 PROMPT = "Tell me in plain words how the weather will be in the mountains tomorrow. " * 11
 BODY = json.dumps({"model": "small", "messages": [{"role": "user", "content": PROMPT}]})
-CHAT = "$.messages[-1].content"
+SUBSCRIPTION = "correct-horse-battery-staple-and-more"
 
 Ref = dict[str, Any]
 
@@ -33,10 +34,18 @@ class Environment:
     """What surrounds the gateway while it is measured."""
 
     settings: dict[str, str]
+    interceptor: str  # URL of a server that changes nothing
     key: str = ""  # a live key of the API, known once it exists
 
+    def filled(self, policies: tuple[Ref, ...]) -> list[Ref]:
+        """`policies` with the servers of this run."""
+        text = json.dumps(policies).replace("{interceptor}", self.interceptor)
+        return list(json.loads(text))
+
     async def prepare(self, api: httpx.AsyncClient, name: str) -> None:
-        """Keys for the API."""
+        """Keys for the API, and a subscription to it."""
+        asked = {"apiId": name, "subscriptionToken": SUBSCRIPTION}
+        (await api.post("/subscriptions", json=asked)).raise_for_status()
         for number in range(KEYS):
             answer = await api.post(f"/rest-apis/{name}/api-keys", json={"name": f"key-{number}"})
             answer.raise_for_status()
@@ -46,21 +55,27 @@ class Environment:
 @asynccontextmanager
 async def environment() -> AsyncIterator[Environment]:
     """Settings of the gateway, and the servers it calls."""
+    known = json.dumps({"active": True, "sub": "ann", "exp": 4_000_000_000})
     with tempfile.TemporaryDirectory(prefix="sbx-bench-") as folder:
-        config = Path(folder) / "signalbox.toml"
-        jwks = json.dumps(COMPANY.pem)
-        config.write_text(
-            "[policies]\n"
-            f'key_managers = [{{name = "company", issuer = "{COMPANY.issuer}",'
-            f" jwks = {{local = {{inline = {jwks}}}}}}}]\n"
-        )
-        yield Environment(
-            {
-                "SIGNALBOX_CONFIG": str(config),
-                "SIGNALBOX_ENVOY_CONCURRENCY": "1",
-                "SIGNALBOX_API_KEYS_PER_USER_PER_API": str(2 * KEYS),
-            }
-        )
+        async with upstream(known) as introspection, upstream("{}") as interceptor:
+            config = Path(folder) / "signalbox.toml"
+            jwks = json.dumps(COMPANY.pem)
+            config.write_text(
+                "[policies]\n"
+                f'key_managers = [{{name = "company", issuer = "{COMPANY.issuer}",'
+                f" jwks = {{local = {{inline = {jwks}}}}}}}]\n"
+                'introspection_providers = [{name = "company", introspection = '
+                f'{{uri = "{introspection}/", client_id = "gateway", client_secret = "s"}}}}]\n'
+                "introspection_cache_ttl_s = 3600\n"
+            )
+            yield Environment(
+                {
+                    "SIGNALBOX_CONFIG": str(config),
+                    "SIGNALBOX_ENVOY_CONCURRENCY": "1",
+                    "SIGNALBOX_API_KEYS_PER_USER_PER_API": str(2 * KEYS),
+                },
+                interceptor,
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +122,36 @@ _LOGIN = {
     "tokenEndpoint": "http://127.0.0.1:9/token",
     "clientId": "orders",
     "clientSecret": "correct horse battery staple",
+}
+
+
+_DOCUMENT = {
+    "openapi": "3.1.0",
+    "info": {"title": "Chat", "version": "1.0"},
+    "paths": {
+        "/{path}": {
+            "parameters": [
+                {"name": "path", "in": "path", "required": True, "schema": {"type": "string"}}
+            ],
+            "post": {
+                "requestBody": {
+                    "content": {
+                        "application/json": {
+                            "schema": {
+                                "type": "object",
+                                "required": ["model", "messages"],
+                                "properties": {
+                                    "model": {"type": "string"},
+                                    "messages": {"type": "array", "maxItems": 50},
+                                },
+                            }
+                        }
+                    }
+                },
+                "responses": {"200": {"description": "An answer."}},
+            },
+        }
+    },
 }
 
 
@@ -181,6 +226,92 @@ CASES: tuple[Case, ...] = (
     _one(ref("response-cache", ttl="1h"), "response-cache, from memory"),
     _one(ref("response-cache", ttl="1h", maxBodyBytes=1), "response-cache, not kept"),
     _one(ref("oidc-login", **_LOGIN), "oidc-login, sent away to log in"),
+    *(
+        _one(
+            ref(
+                "advanced-ratelimit",
+                backend=backend,
+                quotas=[
+                    {
+                        "limits": [{"limit": MANY, "duration": "1m"}],
+                        "keyExtraction": [{"type": "header", "key": "X-User"}],
+                    }
+                ],
+            ),
+            f"advanced-ratelimit per user, {backend}",
+            presented={"X-User": "ann"},
+            where=where,
+        )
+        for backend, where in (
+            ("memory", "Envoy"),
+            ("redis-local-async", "Envoy"),
+            ("redis", "rate limiter"),
+        )
+    ),
+    _one(ref("subscription-validation"), presented={"Subscription-Key": SUBSCRIPTION}),
+    _one(ref("analytics-header-filter", request={"mode": "deny", "headers": ["User-Agent"]})),
+    _one(
+        ref("opaque-token-auth"),
+        presented={"Authorization": "Bearer an-opaque-token"},
+        where="Python",
+    ),
+    Case(
+        "backend-jwt",
+        "backend-jwt behind api-key-auth",
+        (_KEY, ref("backend-jwt")),
+        presented={"API-Key": "{key}"},
+        where="Python",
+    ),
+    _one(ref("log-message", request={"headers": True}), where="Python"),
+    _one(
+        ref("interceptor-service", endpoint="{interceptor}", request={"includeRequestBody": False}),
+        "interceptor-service, headers of requests",
+        where="Python",
+    ),
+    *(
+        _one(policy, where="Python", body=BODY)
+        for policy in (
+            ref("regex-guardrail", request={"regex": "weather"}),
+            ref("word-count-guardrail", request={"min": 1, "max": 500}),
+            ref("sentence-count-guardrail", request={"min": 1, "max": 50}),
+            ref("content-length-guardrail", request={"min": 1, "max": 16384}),
+            ref(
+                "json-schema-guardrail",
+                request={"jsonPath": "", "schema": '{"type":"object","required":["model"]}'},
+            ),
+            ref("url-guardrail", request={"onlyDNS": True}),
+            ref("pii-masking-regex", email=True, phone=True),
+            ref("json-xml-mediator", downstreamPayloadFormat="json", upstreamPayloadFormat="xml"),
+            ref("openapi-validation", document=_DOCUMENT, undescribed="pass"),
+        )
+    ),
+    Case(
+        "regex-guardrail",
+        "three guardrails in one hop",
+        (
+            ref("regex-guardrail", request={"regex": "weather"}),
+            ref("word-count-guardrail", request={"min": 1, "max": 500}),
+            ref("content-length-guardrail", request={"min": 1, "max": 16384}),
+        ),
+        where="Python",
+        body=BODY,
+    ),
+    _one(
+        ref("log-message", request={"payload": True}),
+        "log-message, bodies",
+        where="Python",
+        body=BODY,
+    ),
+    Case(
+        "set-headers",
+        "set-headers where a condition holds",
+        (_TEAM | {"executionCondition": "request.Method == 'GET'"},),
+    ),
+    Case(
+        "set-headers",
+        "set-headers where a condition does not hold",
+        (_TEAM | {"executionCondition": "request.Method == 'PUT'"},),
+    ),
     Case(
         "set-headers",
         "cors + key + limit + header edit",
