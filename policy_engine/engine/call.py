@@ -8,7 +8,7 @@ call a task, and what Envoy sends meanwhile waits its turn.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Coroutine, Generator
 from time import perf_counter
 from typing import Any, Final
 
@@ -50,6 +50,7 @@ class Call:
         "_chunked",
         "_dropping",
         "_exchange",
+        "_first",
         "_program",
         "_published",
         "_queue",
@@ -67,6 +68,7 @@ class Call:
         self._exchange: LiveExchange | None = None
         self._running: Running | None = None
         self._task: asyncio.Task[None] | None = None
+        self._first: Awaitable[Any] | None = None  # what the task waits for when it starts
         self._queue: deque[bytes] | None = None
         self._request_body = b""
         self._chunked = False  # the body of this direction comes in chunks
@@ -87,6 +89,7 @@ class Call:
         except StopIteration:
             return
         self._stream.hold(len(data))
+        self._first = awaited[0]
         self._task = self._runtime.task(self._later(work, awaited))
 
     def half_closed(self) -> None:
@@ -102,6 +105,9 @@ class Call:
         if self._task is not None:
             self._task.cancel()
             self._task = None
+        first, self._first = self._first, None
+        if isinstance(first, Coroutine):
+            first.close()  # the task has not come to it
 
     def _waiting(self) -> deque[bytes]:
         if self._queue is None:
@@ -110,6 +116,7 @@ class Call:
 
     async def _later(self, work: Work, awaited: tuple[Awaitable[Any], float]) -> None:
         """Go on with `work`, which waits, and then with what has come meanwhile."""
+        self._first = None
         try:
             await _driven(work, awaited)
             queue = self._waiting()

@@ -354,7 +354,7 @@ async def test_an_unknown_hop_fails_as_declared(mode: str, status: int) -> None:
 
 
 async def test_many_requests_at_once_are_not_mixed_up() -> None:
-    policies = ref("later"), ref("reverse"), ref("stamp", word="a")
+    policies = ref("later", timeout="60s"), ref("reverse"), ref("stamp", word="a")
     async with gateway(*policies) as gw:
         limits = httpx.Limits(max_connections=50)
         async with httpx.AsyncClient(base_url=gw.url, limits=limits, timeout=60) as client:
