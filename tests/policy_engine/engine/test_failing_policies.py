@@ -208,3 +208,17 @@ async def test_where_a_condition_has_no_truth_a_policy_that_changes_does_not_run
         assert gw.backend.last.path == "/any"
         told = [(one.kind, one.mode) for one in gw.runtime.failures.taken()]
         assert set(told) == {("condition", "skipped")}
+
+
+async def test_the_engine_decides_for_policies_in_envoy_what_envoy_cannot() -> None:
+    edits = {"headers": [{"name": "x-big", "value": "yes"}]}
+    policy = ref("set-headers", request=edits, executionCondition="request.Body.model == 'big'")
+    async with gateway(policy) as gw:
+        for body, seen in (
+            (b'{"model": "big"}', ["yes"]),
+            (b'{"model": "small"}', []),
+            (b"no", []),
+        ):
+            assert (await gw.client.post("/any", content=body)).status_code == 200
+            assert gw.backend.last.all("x-big") == seen
+            assert gw.backend.last.body == body
