@@ -10,8 +10,6 @@ from collections.abc import Iterable
 from policy_engine.limits import Hits
 from ratelimiter.counters import REFUND, SLICES, Counted, Rule, Standing, Take
 
-_ROUNDING = 1e-6  # of a hit: what adding fractions of hits may be off
-
 
 class Counter:
     """One counter in memory. `share` divides its limit: so many others count the same key."""
@@ -208,7 +206,7 @@ def decide(
             case Hits.CONSUME | Hits.CHECK:
                 asked = take.hits if take.mode == Hits.CONSUME else 1
                 over = state.used + asked - limit
-                if asked > 0 and over > _ROUNDING:
+                if asked > 0 and over > _slack(rule, limit):
                     retry_us = state.wait_us(over, rule, now_us, share)
                     refused = True
                 elif take.mode == Hits.CONSUME and asked > 0:
@@ -225,12 +223,21 @@ def decide(
             state.give_back(hits)
     return tuple(
         Standing(
-            max(0, math.floor(share_of(take.rule, share) - state.used + _ROUNDING)),
+            _left(take.rule, share_of(take.rule, share), state.used),
             max(0, state.reset_us(take.rule, now_us, share)),
             retry_us,
         )
         for (take, state), retry_us in zip(all_takes, retries, strict=True)
     )
+
+
+def _slack(rule: Rule, limit: int) -> float:
+    """Of a hit: what adding fractions of hits may be off; windows have whole ones."""
+    return min(1e-6, limit * 1e-10) if rule.code == "g" else 0.0
+
+
+def _left(rule: Rule, limit: int, used: float) -> int:
+    return max(0, math.floor(limit - used + _slack(rule, limit)))
 
 
 def _leaves_us(index: int, rule: Rule) -> int:

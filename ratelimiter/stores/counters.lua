@@ -98,6 +98,11 @@ local function give_back(state, hits)
   end
 end
 
+-- of a hit: what adding fractions of hits may be off; windows have whole ones
+local function slack(state, limit)
+  return state.b and min(1e-6, limit * 1e-10) or 0
+end
+
 -- whether what was counted elsewhere at `at` still matters
 local function current(state, at, a)
   if state.ends then return at == state.ends end
@@ -179,7 +184,7 @@ while argument <= #ARGV do
     if mode == 'n' or mode == 'c' then
       local asked = mode == 'c' and 1 or hits
       local over = state.used + asked - limit
-      if asked > 0 and over > 1e-6 then
+      if asked > 0 and over > slack(state, limit) then
         take.retry = asked > limit and max(1, reset(state), wait(state, over)) or wait(state, over)
         refused = true
       elseif mode == 'n' then
@@ -218,7 +223,7 @@ while argument <= #ARGV do
     if take.mode ~= 'c' and not (refused and take.mode == 'n') and (take.mode ~= 'n' or take.hits > 0) then
       write(take.key, state)
     end
-    out[#out + 1] = max(0, floor(take.limit - state.used + 1e-6))
+    out[#out + 1] = max(0, floor(take.limit - state.used + slack(state, take.limit)))
     out[#out + 1] = max(0, reset(state))
     out[#out + 1] = take.retry
   end

@@ -124,6 +124,25 @@ async def test_another_limit_is_another_counter_and_the_same_one_is_the_same(tim
     assert [one.remaining for one in await timed.one(takes(after, "a", 0))] == [6, 1]
 
 
+@pytest.mark.parametrize("algorithm", EVERY)
+@pytest.mark.parametrize(("hits", "duration_s"), [(7, 3.7), (1_000, 60.0), (3, 86_400.0)])
+async def test_who_waits_as_told_gets_in_and_nobody_does_before(
+    timed: Timed, algorithm: Algorithm, hits: int, duration_s: float
+) -> None:
+    of = quota(f"wait {hits}", Limit(hits, duration_s), algorithm=algorithm)
+    await timed.one(takes(of, "a", hits))
+    for _ in range(5):
+        (standing,) = await timed.one(takes(of, "a"))
+        assert standing.refused
+        timed.pass_us(standing.retry_us - 20)
+        assert (await timed.one(takes(of, "a")))[0].refused
+        timed.pass_us(21)
+        (standing,) = await timed.one(takes(of, "a"))
+        assert not standing.refused
+        if standing.remaining:
+            await timed.one(takes(of, "a", standing.remaining))
+
+
 # -- merging -----------------------------------------------------------------------------------
 
 
