@@ -10,14 +10,29 @@ from compose.launch import limits_shared, router_name
 from compose.servers import ENVOY, binary, envoy_command, version
 from compose.settings import Settings, variable
 
-ROUTER, ALL = "router", "all"
-COMPONENTS = (*components.COMPONENTS, ROUTER, ALL)
+ROUTER, WORKER, ALL = "router", "engine-worker", "all"
+COMPONENTS = (*components.COMPONENTS, WORKER, ROUTER, ALL)
 
 
 def run_components(settings: Settings, component: str) -> int:
     """Run it until it is told to stop; the exit status."""
+    if component == WORKER:
+        return _run_worker(_in_folder(settings))
     names = components.all_of(settings) if component == ALL else (component,)
     return components.run(_in_folder(settings), names)
+
+
+def _run_worker(settings: Settings) -> int:
+    """One worker, awake at once; the engine is found by its socket in the data folder."""
+    from compose.engine_process import run_worker  # noqa: PLC0415 - with all policies
+
+    folder = DataFolder(settings.gateway.data.expanduser().absolute())
+    folder.create()
+    engine = settings.policy_engine
+    if engine.engine_worker_port:
+        address = engine.engine_worker_address, engine.engine_worker_port
+        return run_worker(settings, 0, address=address)
+    return run_worker(settings, 0, path=folder.worker_socket(0))
 
 
 def become_router(settings: Settings) -> NoReturn:
@@ -34,6 +49,11 @@ def become_router(settings: Settings) -> NoReturn:
         xds_address=_target(settings.gateway.xds_target, "xds_target"),
         access_log_address=_target(settings.gateway.access_log_target, "access_log_target"),
         ratelimiter_address=_target(settings.gateway.ratelimiter_target, "ratelimiter_target"),
+        engine_addresses=[
+            address
+            for text in settings.gateway.engine_targets
+            if (address := _target(text, "engine_targets")) is not None
+        ],
     )
     os.execv(command[0], command)  # noqa: S606 - the operator's own Envoy
 
@@ -46,6 +66,8 @@ def _in_folder(settings: Settings) -> Settings:
         changed["xds_socket"] = folder.xds_socket
     if settings.analytics.access_log_socket is None:
         changed["access_log_socket"] = folder.access_log_socket
+    if settings.policy_engine.engine_feed_socket is None:
+        changed["engine_feed_socket"] = folder.engine_socket
     if settings.gateway.tier == "standard":
         changed |= limits_shared(settings, folder)
     return settings.with_values(**changed)

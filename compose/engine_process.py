@@ -45,6 +45,7 @@ def run_worker(
     number: int,
     *,
     held: socket.socket | None = None,
+    path: Path | None = None,
     address: tuple[str, int] | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT; the exit status."""
@@ -61,6 +62,7 @@ def run_worker(
         stuck_s=engine.engine_stuck_s,
         grace_s=engine.engine_shutdown_grace_s,
         held=held,
+        path=path,
         address=address,
     )
     try:

@@ -39,6 +39,12 @@ class GatewaySettings(BaseModel):
     Empty: the socket in the data folder, for a router on the same machine.
     """
 
+    engine_targets: tuple[str, ...] = ()
+    """`HOST:PORT` of each worker of the policy engine, for `signalbox run router`.
+
+    Empty: the sockets in the data folder, for a router on the same machine.
+    """
+
     xds_target: str = ""
     """`HOST:PORT` of the configuration service, for `signalbox run router`.
 

@@ -156,7 +156,8 @@ def run(
     component: Annotated[
         str,
         typer.Argument(
-            metavar="COMPONENT", help="controller, xds, analytics, policy-engine, router or all."
+            metavar="COMPONENT",
+            help="controller, xds, analytics, policy-engine, engine-worker, router or all.",
         ),
     ],
     tier: Tier = None,
@@ -167,7 +168,8 @@ def run(
     """Run one component alone, against a broker that runs elsewhere (setting nats_url).
 
     The same code as in `up`; one process, no children, log to stderr. `router` is Envoy;
-    it finds the others by xds_target and access_log_target.
+    it finds the others by xds_target, access_log_target and engine_targets. `engine-worker` runs
+    Python policies, and shares the data folder with the policy engine.
 
     \b
     Examples:

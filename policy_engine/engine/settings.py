@@ -44,6 +44,14 @@ class EngineSettings(BaseModel):
     """Unix socket at which workers learn from the engine what to run. Unset: a socket in the data
     folder."""
 
+    engine_worker_address: str = "127.0.0.1"
+    """Address on which `signalbox run engine-worker` serves routers, where it has a port. Whoever
+    reaches it can have policies run: keep it in a network of your own."""
+
+    engine_worker_port: int = Field(default=0, ge=0, le=65535)
+    """TCP port of `signalbox run engine-worker`, for routers on other machines. 0: a socket in the
+    data folder, for a router beside it."""
+
     engine_shutdown_grace_s: float = Field(default=2, ge=0)
     """How long answers in flight may take when the engine stops, seconds."""
 

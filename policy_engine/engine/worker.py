@@ -52,6 +52,7 @@ class Work:
     stuck_s: float
     grace_s: float  # for calls in flight at the end
     held: socket.socket | None = None  # bound by somebody who keeps it over restarts
+    path: Path | None = None  # else, a Unix socket
     address: tuple[str, int] | None = None  # else
 
 
@@ -72,6 +73,7 @@ async def run(work: Work, catalogue: Catalogue, ready: Any = lambda: None) -> No
                 host=host,
                 port=port,
                 held=work.held,
+                path=work.path,
                 limits=limits,
             ) as server:
                 log.info("worker serves", worker=work.number, address=server.address)

@@ -20,12 +20,14 @@ from tests.servers.http_backend import http_backend
 from tests.servers.nats import nats_server
 from tests.xds.ads.certificates import authority_and_pairs
 
+WORDS = {"request": {"min": 1, "max": 2, "jsonPath": "$.text"}}
+
 
 @contextlib.contextmanager
 def alone(cli: Cli, component: str, **environment: str) -> Iterator[Path]:
     """`signalbox run COMPONENT`, and its output."""
     cli.data.mkdir(parents=True, exist_ok=True)
-    log = cli.data / "output"
+    log = cli.data / f"{component}.out"
     with log.open("w") as stream:
         process = subprocess.Popen(
             [SIGNALBOX, "run", component],
@@ -55,7 +57,7 @@ async def told(log: Path, words: str) -> None:
 
 async def test_a_gateway_that_is_spread_over_processes_serves_an_api(tmp_path: Path) -> None:
     async with nats_server() as broker, http_backend() as backend:
-        xds_port, access_log_port = free_ports(2)
+        xds_port, access_log_port, worker_port = free_ports(3)
         ports = Cli(tmp_path).ports
         shared = {
             "SIGNALBOX_NATS_URL": broker.url,
@@ -66,8 +68,8 @@ async def test_a_gateway_that_is_spread_over_processes_serves_an_api(tmp_path: P
         keys = authority_and_pairs(tmp_path)
         with contextlib.ExitStack() as running:
 
-            def start(component: str, **more: str) -> Path:
-                own = Cli(tmp_path / component, ports=ports)
+            def start(component: str, *, beside: str = "", **more: str) -> Path:
+                own = Cli(tmp_path / (beside or component), ports=ports)
                 return running.enter_context(alone(own, component, **{**shared, **more}))
 
             start("controller", SIGNALBOX_ADMIN_PASSWORD="swordfish")
@@ -82,12 +84,18 @@ async def test_a_gateway_that_is_spread_over_processes_serves_an_api(tmp_path: P
             analytics = start("analytics", SIGNALBOX_ACCESS_LOG_PORT=str(access_log_port))
             engine = start("policy-engine")
             start(
+                "engine-worker",
+                beside="policy-engine",
+                SIGNALBOX_ENGINE_WORKER_PORT=str(worker_port),
+            )
+            start(
                 "router",
                 SIGNALBOX_XDS_TARGET=f"127.0.0.1:{xds_port}",
                 SIGNALBOX_XDS_SERVER_CA_FILE=str(keys.authority),
                 SIGNALBOX_XDS_TLS_CERTIFICATE_FILE=str(keys.client_certificate),
                 SIGNALBOX_XDS_TLS_KEY_FILE=str(keys.client_key),
                 SIGNALBOX_ACCESS_LOG_TARGET=f"127.0.0.1:{access_log_port}",
+                SIGNALBOX_ENGINE_TARGETS=f"127.0.0.1:{worker_port}",
                 SIGNALBOX_ROUTER_NAME="edge-1",
             )
             management = f"http://127.0.0.1:{ports['management']}/api/management/v1"
@@ -104,6 +112,21 @@ async def test_a_gateway_that_is_spread_over_processes_serves_an_api(tmp_path: P
                     lambda answer: answer.status_code == 200,
                     seconds=DEADLINE_S,
                 )
+                guarded = rest_api(
+                    "guarded",
+                    backend.url,
+                    operations=[{"method": "POST", "path": "/*"}],
+                    policies=[{"name": "word-count-guardrail", "params": WORDS}],
+                )
+                created = await client.post(f"{management}/rest-apis", json=guarded)
+                assert created.status_code == 201
+                url = f"http://127.0.0.1:{ports['http']}/guarded/x"
+                for text, status in (("one", 200), ("one two three", 422)):
+                    await until(
+                        lambda text=text: client.post(url, json={"text": text}),
+                        lambda answer, status=status: answer.status_code == status,
+                        seconds=DEADLINE_S,
+                    )
             await told(xds, "node=edge-1")
             await told(analytics, "node=edge-1")
             await told(engine, "ready")
