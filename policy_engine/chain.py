@@ -81,6 +81,8 @@ class Chain:
     filters: tuple[HttpFilter, ...] = ()
     answer: DirectAnswer | Redirect | None = None
     """Set: the chain ends here, lower levels do not run."""
+    answering: tuple[HttpFilter, ...] = ()
+    """What gives `answer` as a filter, for routes that have to go on to an upstream."""
     preflights: tuple[tuple[Preflight, tuple[HttpFilter, ...]], ...] = ()
     """Each preflight with the filters that stand before its policy."""
     steps: tuple[Step, ...] = ()
@@ -302,7 +304,9 @@ def _with_native(chain: Chain, run: _Run, scope: Scope) -> Chain:
         filters += under(part, (for_route,), policy)
         del more
     if always:
-        chain = replace(chain, answer=policy.answer() or policy.redirect(scope))
+        answer = policy.answer() or policy.redirect(scope)
+        answering = conditional_filters(policy, scope) if answer is not None else ()
+        chain = replace(chain, answer=answer, answering=answering)
         preflights = tuple((each, before) for each in policy.preflights())
     else:
         preflights = tuple((each, before + filters) for each in _asked_for(policy))

@@ -21,6 +21,12 @@ from xds.settings import XdsSettings
 Document = dict[str, Any]
 
 _MARK = "signalbox.route"
+_ROUTED = frozenset(
+    f"type.googleapis.com/envoy.extensions.filters.http.{name}"
+    for name in ("ratelimit.v3.RateLimit", "rate_limit_quota.v3.RateLimitQuotaFilterConfig")
+)
+"""Filters that let requests pass unasked on routes that have no upstream."""
+
 """Filter state that names the operation, for routes that are looked for again."""
 _FILTER_STATE = "envoy.extensions.filters.http.set_filter_state.v3.Config"
 
@@ -107,12 +113,15 @@ class SiteWriter:
         )
         yield from self._preflights(position, parts, paths, key, chain)
         answer = self.api_chain.answer or chain.answer
-        action = (
-            answer_action(answer)
-            if answer is not None
-            else self._forward(operation.resilience, step, targets)
-        )
         filters = () if self.api_chain.answer is not None else chain.filters
+        asked = any(one.config["@type"] in _ROUTED for one in (*self.api_chain.filters, *filters))
+        if answer is None:
+            action = self._forward(operation.resilience, step, targets)
+        elif asked:
+            action = self._forward(operation.resilience, step, targets)
+            filters += self.api_chain.answering or chain.answering
+        else:
+            action = answer_action(answer)
         per_filter = Layout(filters, self.layout.end).config
         ways = (*self.api_chain.ways, *chain.ways) if answer is None else ()
         mark = f"{self.api.id} {position}"

@@ -109,6 +109,7 @@ def readable(chain: Chain) -> dict[str, Any]:
     whole["hops"] = [hop.document() for hop in chain.hops]
     if not chain.hops:
         del whole["hops"]
+    del whole["answering"]  # the same as where a condition is in front
     whole["silenced"] = sorted(chain.silenced)
     if not chain.silenced:
         del whole["silenced"]

@@ -131,6 +131,29 @@ async def test_a_basic_limit_of_the_api_is_for_all_operations_that_of_an_operati
         ]
 
 
+RESPOND = {"name": "respond", "params": {"statusCode": 201, "body": "here"}}
+REDIRECT = {
+    "name": "redirect",
+    "params": {"statusCode": 302, "path": {"mode": "full", "value": "/elsewhere"}},
+}
+
+
+@pytest.mark.parametrize("level", ["api", "operation"])
+@pytest.mark.parametrize(("answering", "status"), [(RESPOND, 201), (REDIRECT, 302)])
+async def test_what_the_gateway_answers_itself_is_limited_too(
+    tmp_path: Path, level: str, answering: dict[str, Any], status: int
+) -> None:
+    async with limited(tmp_path) as here:
+        orders = (
+            here.orders(basic(2), answering)
+            if level == "api"
+            else here.orders(basic(2), policies=[answering])
+        )
+        one = await here.router(orders)
+        assert await statuses(one, 3) == [status, status, 429]
+        assert not here.backend.requests
+
+
 async def test_callers_are_told_in_every_header_and_refused_in_json(tmp_path: Path) -> None:
     async with limited(tmp_path) as here:
         key = [{"type": "header", "key": "X-User"}]
