@@ -103,11 +103,15 @@ class Headers:
         return self._edits
 
     def _put(self, name: str, values: tuple[str, ...]) -> None:
-        value = values[-1]
-        if not name or "\n" in value or "\r" in value or "\0" in value:
-            raise ValueError(f"header {name!r} cannot hold {value!r}")
-        lower = name.lower()
+        lower = sendable(name, values[-1])
         self._values[lower] = self._edits[lower] = values
+
+
+def sendable(name: str, value: str) -> str:
+    """`name` in lower case. Raises ValueError when a header cannot have this name or value."""
+    if not name or "\n" in value or "\r" in value or "\0" in value:
+        raise ValueError(f"header {name!r} cannot hold {value!r}")
+    return name.lower()
 
 
 class Request:

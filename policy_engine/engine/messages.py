@@ -6,12 +6,12 @@ once. Source: https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/service/ext_pr
 # ruff: noqa: ANN401 - upb messages have no static type
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, NamedTuple, Self
 
 import orjson
 from google.protobuf import json_format
 
-from policy_engine.hooks import Answer, Headers
+from policy_engine.hooks import Answer, Headers, sendable
 from policy_engine.hop import HOP_ATTRIBUTE
 from policy_engine.refusals import WORDED_PREFIX
 from xds.wire.messages import message_class
@@ -35,11 +35,18 @@ STREAMED: Final = 1  # ProcessingMode.BodySendMode
 _UNSENDABLE: Final = (":status", "content-length", "transfer-encoding", "connection")
 
 
-SavedHeaders = tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]] | None
+class _Entry(NamedTuple):
+    """Like Envoy's HeaderValue."""
+
+    key: str
+    raw_value: bytes
+
+
+SavedHeaders = dict[str, tuple[str, ...]]
 
 
 class ReceivedHeaders(Headers):
-    """Headers as Envoy sent them, decoded when a policy first asks for one."""
+    """Headers as Envoy sent them: looked through for one, decoded as a whole only when need be."""
 
     __slots__ = ("_decoded", "_received", "_told")
 
@@ -48,17 +55,17 @@ class ReceivedHeaders(Headers):
         self._received = received
         self._decoded = False
         self._edits: dict[str, tuple[str, ...]] = {}
-        self._told: dict[str, tuple[str, ...]] | None = None
+        self._told: dict[str, tuple[str, ...]] | None = None  # edits that Envoy knows
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[str, str]]) -> Self:
         """Headers that Envoy has not seen yet; names in any case."""
-        made = cls(())
-        values = made._values  # decodes: nothing
-        for name, value in pairs:
-            lower = name.lower()
-            values[lower] = (*values.get(lower, ()), value)
-        return made
+        return cls(
+            [
+                _Entry(name.lower(), value.encode("utf-8", "surrogateescape"))
+                for name, value in pairs
+            ]
+        )
 
     def __getattr__(self, name: str) -> Any:
         """Only reached while `_values` is not there."""
@@ -69,9 +76,54 @@ class ReceivedHeaders(Headers):
             key = one.key
             value = one.raw_value.decode("utf-8", "surrogateescape")
             values[key] = (*values[key], value) if key in values else (value,)
+        for key, edited in self.every_edit().items():
+            if edited:
+                values[key] = edited
+            else:
+                values.pop(key, None)
         self._values = values
         self._decoded = True
         return values
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """See `Headers`."""
+        values = self.all(name)
+        if not values:
+            return default
+        return values[0] if len(values) == 1 else ", ".join(values)
+
+    def all(self, name: str) -> tuple[str, ...]:
+        """See `Headers`."""
+        lower = name.lower()
+        if self._decoded:
+            return self._values.get(lower, ())
+        if lower in self._edits:
+            return self._edits[lower]
+        if self._told is not None and lower in self._told:
+            return self._told[lower]
+        return tuple(
+            one.raw_value.decode("utf-8", "surrogateescape")
+            for one in self._received
+            if one.key == lower
+        )
+
+    def remove(self, name: str) -> None:
+        """See `Headers`."""
+        if self.all(name):
+            lower = name.lower()
+            self._edits[lower] = ()
+            if self._decoded:
+                del self._values[lower]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and bool(self.all(name))
+
+    def _put(self, name: str, values: tuple[str, ...]) -> None:
+        if self._decoded:
+            super()._put(name, values)
+            return
+        lower = sendable(name, values[-1])
+        self._edits[lower] = values
 
     def take_edits(self) -> dict[str, tuple[str, ...]]:
         """What was changed since the last time."""
@@ -86,16 +138,15 @@ class ReceivedHeaders(Headers):
         return {**(self._told or {}), **self._edits}
 
     def saved(self) -> SavedHeaders:
-        """As they are now, for `restore`; None: nobody has looked at them."""
-        return (dict(self._values), dict(self._edits)) if self._decoded else None
+        """As they are now, for `restore`."""
+        return dict(self._edits)
 
     def restore(self, saved: SavedHeaders) -> None:
-        """As they were when `saved` was taken."""
-        if saved is not None:
-            self._values, self._edits = saved
-        elif self._decoded:
+        """As they were when `saved` was taken; edits that Envoy knows stay."""
+        self._edits = saved
+        if self._decoded:
             del self._values
-            self._decoded, self._edits = False, {}
+            self._decoded = False
 
 
 def hop_name(request: Any) -> str:

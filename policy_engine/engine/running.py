@@ -194,7 +194,7 @@ class Running:
             )
         exchange = self.exchange
         exchange.request.headers.restore(saved[0])
-        if exchange.response is not None:
+        if exchange.response is not None and saved[1] is not None:
             exchange.response.headers.restore(saved[1])
         exchange.published = saved[2]
         return None
@@ -212,7 +212,7 @@ class Running:
         self.shadow[turn.step.name] = answer.reason or f"status {answer.status}"
 
 
-_Saved = tuple[SavedHeaders, SavedHeaders, dict[str, Any]]
+_Saved = tuple[SavedHeaders, SavedHeaders | None, dict[str, Any]]
 
 
 def _before(turns: Iterable[Turn], position: int) -> list[Turn]:
