@@ -4,6 +4,7 @@ A guardrail looks at the text of a message, or of a part of it that a JSONPath l
 the message pass or not. Answers that are streams of events are looked at while they pass.
 """
 
+import re
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,17 +37,25 @@ from policy_engine.hooks import (
     Verdict,
 )
 from policy_engine.json_path import JsonPath, JsonPathText, Unresolved, json_path, texts
+from policy_engine.json_text import NotJson, document, unescaped
 from policy_engine.policy import Document, Parameters
 
 Direction = Literal["REQUEST", "RESPONSE"]
 
 STATUS: Final = 422
 
-_WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE"})
 _EMPTY_ANSWERS: Final = frozenset({204, 205, 304})
 _FIRST_ERROR: Final = 400
+_CHARSET: Final = re.compile(r"charset\s*=\s*[\"']?([^\s\"';,]*)")
+_CHARSETS: Final = frozenset(
+    {"utf-8", "utf8", "us-ascii", "ascii", "latin-1", "latin1", "windows-1252", "cp1252"}
+    | {f"iso-8859-{part}" for part in (1, 2, 9, 15)}
+)
 _JSON: Final = (("content-type", "application/json"),)
 _EVENTS: Final = (("content-type", "text/event-stream"),)
+_OVER: Final = object()
+"""Instead of a stream: nothing more of it is kept, though more may come, as in shadow mode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +68,8 @@ class Message:
     def values(self, path: JsonPath) -> list[Any]:
         """What is at `path` in the body, which must be JSON. Raises NotInspected."""
         try:
-            return path.find(orjson.loads(self.body))
-        except orjson.JSONDecodeError as error:
+            return path.find(document(self.body))
+        except NotJson as error:
             raise NotInspected(f"the body is not JSON: {error}") from None
         except Unresolved as error:
             raise NotInspected(str(error)) from None
@@ -79,12 +88,24 @@ class Message:
 
 
 def _text(body: bytes, headers: Headers) -> str:
-    charset = (headers.get("content-type") or "").lower().partition("charset=")[2]
-    name = charset.partition(";")[0].strip(" \"'") or "utf-8"
+    """What is UTF-8 is read as such, whatever it is called: a caller's word hides nothing.
+
+    Other charsets only where each byte is one character, and those of ASCII are themselves.
+    """
+    named = _CHARSET.findall((headers.get("content-type") or "").lower()) or ["utf-8"]
+    problem = NotInspected(f"the body is not text in {named[0][:40]}")
+    if not _CHARSETS.issuperset(named):
+        raise problem
     try:
-        return body.decode(name)
-    except (LookupError, UnicodeError):
-        raise NotInspected(f"the body is not text in {name[:40]}") from None
+        text = body.decode()
+    except UnicodeDecodeError:
+        try:
+            text = body.decode(named[0])
+        except UnicodeDecodeError:
+            raise problem from None
+    if "\0" in text:
+        raise NotInspected("the body holds NUL: it is no text, or UTF-16")
+    return text
 
 
 class Section(Parameters):
@@ -92,6 +113,8 @@ class Section(Parameters):
 
     needed: ClassVar[tuple[str, ...]] = ()
     """Parameters that an enabled section must have."""
+    seeks: ClassVar[bool] = False
+    """Whether it looks for something that escapes inside JSON would hide."""
 
     enabled: bool
     json_path: JsonPathText
@@ -117,7 +140,10 @@ class Section(Parameters):
 
     def inspected(self, message: Message, world: World) -> Judgement | Awaitable[Judgement]:
         """What is wrong with a whole message. Raises NotInspected."""
-        return self.judged(message.text(self.path), world)
+        text = message.text(self.path)
+        if self.seeks and self.path.whole:
+            text = unescaped(text, spaces=True)
+        return self.judged(text, world)
 
     def judged(self, text: str, world: World) -> Judgement | Awaitable[Judgement]:
         """What is wrong with `text`. Raises NotInspected."""
@@ -249,10 +275,13 @@ class Guardrail(PythonPolicy):
         if section is None or response is None:
             return None
         stream = exchange.notes.setdefault(id(self), bytearray())
+        if stream is _OVER:
+            return None
         if isinstance(stream, GuardedStream):
             return self._passed(section, stream, exchange, chunk, last=last)
         stream += chunk
         if len(stream) > LONGEST_HELD_BYTES:
+            exchange.notes[id(self)] = _OVER
             problem = f"the answer is longer than {LONGEST_HELD_BYTES} bytes"
             return self._intervention(section, "RESPONSE", _unseen(problem))
         if not last:
@@ -313,20 +342,21 @@ class Guardrail(PythonPolicy):
         except (NotInspected, Unreadable, EventTooLong) as error:
             passed = _unseen(error)
         if isinstance(passed, Awaitable):
-            return self._passed_later(section, passed)
-        return self._event(section, passed) if isinstance(passed, Violation) else passed
+            return self._passed_later(section, exchange, passed)
+        return self._event(section, exchange, passed) if isinstance(passed, Violation) else passed
 
     async def _passed_later(
-        self, section: ResponseSection, passed: Awaitable[bytes | Violation]
+        self, section: ResponseSection, exchange: Exchange, passed: Awaitable[bytes | Violation]
     ) -> BodyVerdict:
         try:
             now = await passed
         except NotInspected as error:
             now = _unseen(error)
-        return self._event(section, now) if isinstance(now, Violation) else now
+        return self._event(section, exchange, now) if isinstance(now, Violation) else now
 
-    def _event(self, section: ResponseSection, violation: Violation) -> Answer:
-        """In a stream of events the intervention is one."""
+    def _event(self, section: ResponseSection, exchange: Exchange, violation: Violation) -> Answer:
+        """In a stream of events the intervention is one, and the last that is looked at."""
+        exchange.notes[id(self)] = _OVER
         body = orjson.dumps(self._document(section, "RESPONSE", violation))
         reason = violation.reason or self.reason
         return Answer(STATUS, b"data: " + body + b"\n\n", _EVENTS, reason)

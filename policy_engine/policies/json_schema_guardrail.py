@@ -11,6 +11,7 @@ from policy_engine.guarded_stream import Judgement, Violation, World
 from policy_engine.guardrail import Guardrail, Message, RequestSection, ResponseSection, Section
 from policy_engine.json_path import Json
 from policy_engine.json_schema import faults, field, schema_of, shown
+from policy_engine.json_text import NotJson, document
 from policy_engine.policy import Document, Version
 
 if TYPE_CHECKING:
@@ -65,8 +66,8 @@ class _Schema(Section):
         if not isinstance(value, str):
             return False
         try:
-            return self.validator.is_valid(orjson.loads(value))
-        except orjson.JSONDecodeError:
+            return self.validator.is_valid(document(value))
+        except NotJson:
             return False
 
     def _violation(self, value: Json) -> Violation:

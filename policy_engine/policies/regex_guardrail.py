@@ -22,6 +22,7 @@ _WINDOW_BYTES = 16 << 10
 
 class _Regex(Section):
     needed: ClassVar[tuple[str, ...]] = ("regex",)
+    seeks: ClassVar[bool] = True
 
     regex: Pattern | None = None
     """What the text must match somewhere, in RE2 syntax (`(?i)` for any case); required when

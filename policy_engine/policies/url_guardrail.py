@@ -57,6 +57,8 @@ def _opened(url: str) -> bool:
 
 
 class _Urls(Section):
+    seeks: ClassVar[bool] = True
+
     only_dns: Annotated[bool, Field(alias="onlyDNS")] = False
     """Whether it is enough that DNS knows the host. Off, a HEAD request must be answered with a
     status below 400, or with 405 or 501."""

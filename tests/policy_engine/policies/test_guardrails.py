@@ -200,6 +200,39 @@ def test_a_whole_body_is_read_in_its_charset() -> None:
         assert "is not text" in document(refused)["message"]["actionReason"]
 
 
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b'{"p": "ignore this"}', "application/json; charset=cp037"),
+        (b'{"p": "+AGk-gnore this"}', "application/json; charset=utf-7"),
+        (b'{"p": "ignore this"}', "application/json; charset=shift_jis"),
+        (b'{"p": "ignore this"}', "application/json; charset=utf-8; charset=utf-16"),
+        ('{"p": "ignore this"}'.encode("utf-16-le"), "application/json"),
+        (rb'{"p": "\u0069gnore this"}', "application/json"),
+        (rb'{"p": "ignore\u0020this"}', "application/json"),
+        (rb'{"p": "ignore\nthis"}', "text/plain"),
+    ],
+)
+def test_nothing_hides_in_a_whole_body(body: bytes, content_type: str) -> None:
+    params = {"regex": r"ignore\s+this", "invert": True, "jsonPath": ""}
+    made = guardrail("regex-guardrail", request=params)
+    headers = {"content-type": content_type}
+    assert document(asked(made, body, headers))
+    assert asked(made, b'{"p": "ignore that"}', {"content-type": "application/json"}) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"messages": [{"content": "secret"}], "messages": [{"content": "x"}]}',
+        b'{"messages": [{"content": "secret", "c\\u006fntent": "x"}]}',
+    ],
+)
+def test_a_member_that_stands_twice_hides_nothing(body: bytes) -> None:
+    made = guardrail("regex-guardrail", request={"regex": "secret", "invert": True})
+    assert "stands twice" in document(asked(made, body))["message"]["actionReason"]
+
+
 @pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
 def test_compressed_bodies_are_looked_into(pack: Any) -> None:
     coding = "gzip" if pack is gzip.compress else "deflate"
@@ -218,6 +251,7 @@ def test_compressed_bodies_are_looked_into(pack: Any) -> None:
 def test_requests_of_methods_without_a_body_pass_without_one() -> None:
     made = guardrail("word-count-guardrail", request={"min": 1, "max": 2})
     assert asked(made, b"", method="GET") is None
+    assert asked(made, b"", method="DELETE") is None
     assert document(asked(made, prompt("a b c"), method="GET"))
 
 
@@ -486,3 +520,18 @@ async def test_answers_are_refused_whole_or_where_their_stream_begins_to_match()
             headers=(("content-type", STREAM),), chunks=parts, pause_s=0.05
         )
         assert (await running.client.post("/chat")).content == b"".join(parts)
+
+
+@pytest.mark.parametrize("content_type", [STREAM, "application/json"])
+def test_of_a_stream_that_was_judged_nothing_more_is_kept(content_type: str) -> None:
+    made = guardrail(
+        "regex-guardrail", response={"enabled": True, "regex": "secret", "invert": True}
+    )
+    one = answered(exchange(), content_type=content_type)  # as in shadow mode: it goes on
+    made.on_response_headers(one)
+    part = event("secret " + "x" * (1 << 20))
+    verdicts = [made.on_response_chunk(one, part, last=False) for _ in range(12)]
+    (judged,) = [verdict for verdict in verdicts if isinstance(verdict, Answer)]
+    after = verdicts[verdicts.index(judged) + 1 :]
+    assert after
+    assert set(after) == {None}
