@@ -5,6 +5,7 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from policy_engine.hooks import Headers
@@ -55,26 +56,26 @@ class EventStream:
     """Takes parts, gives the events that are whole."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
 
     def add(self, part: bytes, *, last: bool = False) -> list[Event]:
         """The events that `part` completes; `last`: what is left is one, too.
 
         Raises EventTooLong.
         """
-        text = self._rest + part
-        events: list[Event] = []
-        at = 0
-        for end in _BLANK_LINE.finditer(text, max(0, len(self._rest) - 3)):
-            events.append(Event(text[at : end.end()]))
-            at = end.end()
-        rest = text[at:]
+        rest = self._rest
+        searched = max(0, len(rest) - 3)
+        rest += part
+        ends = [match.end() for match in _BLANK_LINE.finditer(rest, searched)]
+        events = [Event(bytes(rest[start:end])) for start, end in pairwise([0, *ends])]
+        if ends:
+            del rest[: ends[-1]]
         if last and rest:
-            events.append(Event(rest))
-            rest = b""
+            events.append(Event(bytes(rest)))
+            rest.clear()
         if len(rest) > LONGEST_EVENT_BYTES:
+            rest.clear()
             raise EventTooLong(f"an event of the answer is longer than {LONGEST_EVENT_BYTES} bytes")
-        self._rest = rest
         return events
 
 

@@ -1,3 +1,4 @@
+import time
 from itertools import pairwise
 
 import pytest
@@ -54,3 +55,14 @@ def test_an_event_that_does_not_end_is_refused() -> None:
     stream.add(b"data: " + bytes(LONGEST_EVENT_BYTES - 10))
     with pytest.raises(EventTooLong):
         stream.add(bytes(100))
+
+
+def test_a_long_event_in_many_parts_is_not_copied_for_each() -> None:
+    def seconds(parts: int) -> float:
+        stream = EventStream()
+        began = time.process_time()
+        for _ in range(parts):
+            stream.add(b"x" * 64)
+        return time.process_time() - began
+
+    assert seconds(40_000) < 20 * max(seconds(4_000), 0.004)
