@@ -25,6 +25,7 @@ class Internet:
 
     def __init__(self) -> None:
         self._clients: OrderedDict[tuple[bool, str], httpx.AsyncClient] = OrderedDict()
+        self._making = asyncio.Lock()
 
     async def fetch(
         self,
@@ -40,10 +41,13 @@ class Internet:
         public_only: bool = False,
     ) -> Fetched:
         """See `policy_engine.hooks.Outside`."""
-        import httpx  # noqa: PLC0415 - most policies ask nobody
-
         try:
             client = await self._client(verify, authorities)
+        except (ssl.SSLError, OSError, ValueError) as error:
+            raise FetchFailed(f"{url} cannot be asked: {error}") from error
+        import httpx  # noqa: PLC0415 - most policies ask nobody; the client has it loaded
+
+        try:
             async with (
                 asyncio.timeout(timeout_s),
                 client.stream(
@@ -79,35 +83,41 @@ class Internet:
             return False
 
     async def _client(self, verify: bool, authorities: str) -> "httpx.AsyncClient":
-        import httpx  # noqa: PLC0415 - most policies ask nobody
-
         key = (verify, authorities)
-        client = self._clients.get(key)
-        if client is None:
-            trust: ssl.SSLContext | bool = verify
-            if verify and authorities:
-                trust = ssl.create_default_context(cadata=authorities)
-            client = self._clients[key] = httpx.AsyncClient(
-                verify=trust,
-                timeout=None,  # noqa: S113 - each call has its own
-                trust_env=False,
-                follow_redirects=False,
-                limits=httpx.Limits(
-                    max_connections=_CONNECTIONS,
-                    max_keepalive_connections=_CONNECTIONS,
-                    keepalive_expiry=_IDLE_S,
-                ),
-            )
-            if len(self._clients) > _TRUSTS_KEPT:
-                _, oldest = self._clients.popitem(last=False)
-                await oldest.aclose()
+        if key not in self._clients:
+            async with self._making:
+                if key not in self._clients:
+                    # half a second on a busy machine: other requests go on meanwhile
+                    self._clients[key] = await asyncio.to_thread(_made, verify, authorities)
+                    if len(self._clients) > _TRUSTS_KEPT:
+                        _, oldest = self._clients.popitem(last=False)
+                        await oldest.aclose()
         self._clients.move_to_end(key)
-        return client
+        return self._clients[key]
 
     async def close(self) -> None:
         """No connection is left."""
         for client in self._clients.values():
             await client.aclose()
+
+
+def _made(verify: bool, authorities: str) -> "httpx.AsyncClient":
+    import httpx  # noqa: PLC0415 - most policies ask nobody
+
+    trust: ssl.SSLContext | bool = verify
+    if verify and authorities:
+        trust = ssl.create_default_context(cadata=authorities)
+    return httpx.AsyncClient(
+        verify=trust,
+        timeout=None,  # noqa: S113 - each call has its own
+        trust_env=False,
+        follow_redirects=False,
+        limits=httpx.Limits(
+            max_connections=_CONNECTIONS,
+            max_keepalive_connections=_CONNECTIONS,
+            keepalive_expiry=_IDLE_S,
+        ),
+    )
 
 
 async def _public(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
