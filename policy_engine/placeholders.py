@@ -15,46 +15,54 @@ _PLACEHOLDER: Final = r"\[[A-Z_]+_[0-9a-f]{4,8}\]"
 class Masking:
     """What was found in the texts of one message; equal finds get equal placeholders."""
 
-    def __init__(self, entities: Mapping[str, Expression], *, redact: bool = False) -> None:
-        """`entities` say what to look for, by the name that placeholders carry."""
+    def __init__(
+        self, entities: Mapping[str, Expression], *, redact: bool = False, taken: str = ""
+    ) -> None:
+        """`entities` say what to look for, by the name that placeholders carry.
+
+        Placeholders that occur in `taken`, all that the message says, are not used.
+        """
         self._entities = entities
         self._redact = redact
-        self._placeholders: dict[str, str] = {}  # by what they stand for
+        found = expression(_PLACEHOLDER).finditer(taken.encode()) if "[" in taken else ()
+        self._taken = {match.group().decode() for match in found}
+        self._placeholders: dict[bytes, str] = {}  # by what they stand for
         self._numbers: dict[str, int] = {}
 
     @property
     def originals(self) -> dict[str, str]:
         """What each placeholder stands for."""
-        return {placeholder: original for original, placeholder in self._placeholders.items()}
+        return {place: original.decode() for original, place in self._placeholders.items()}
 
-    def masked(self, text: str, *, taken: str = "") -> str:
-        """`text` with placeholders; those that occur in `taken` are not used.
+    def masked(self, text: str) -> str:
+        """`text` with placeholders.
 
         Of finds that overlap the one that begins first counts, then that of the first entity.
         """
+        content = text.encode()
         finds = [
-            (match.start(), order, match.end(), entity, match.group())
+            (match.start(), order, match.end(), entity)
             for order, (entity, found) in enumerate(self._entities.items())
-            for match in found.finditer(text)
+            for match in found.finditer(content)
         ]
         if not finds:
             return text
         pieces: list[str] = []
         at = 0
-        for start, _, end, entity, original in sorted(finds):
+        for start, _, end, entity in sorted(finds):
             if start >= at:
-                pieces += (text[at:start], self._stands_for(original, entity, text + taken))
+                pieces += (content[at:start].decode(), self._stands_for(content[start:end], entity))
                 at = end
-        return "".join((*pieces, text[at:]))
+        return "".join((*pieces, content[at:].decode()))
 
-    def _stands_for(self, original: str, entity: str, taken: str) -> str:
+    def _stands_for(self, original: bytes, entity: str) -> str:
         if self._redact:
             return REDACTED
         while original not in self._placeholders:
             number = self._numbers.get(entity, 0)
             self._numbers[entity] = number + 1
             placeholder = f"[{entity}_{number:04x}]"
-            if placeholder not in taken:
+            if placeholder not in self._taken:
                 self._placeholders[original] = placeholder
         return self._placeholders[original]
 

@@ -4,7 +4,6 @@ import json
 from functools import cached_property
 from typing import Annotated, ClassVar, Final, Self
 
-import orjson
 from pydantic import AfterValidator, Field, model_validator
 
 from policy_engine.content_coding import Decoder, Unreadable, coding, decoded
@@ -20,6 +19,7 @@ from policy_engine.hooks import (
     json_answer,
 )
 from policy_engine.json_path import Json, JsonPath, JsonPathText, Unresolved, json_path
+from policy_engine.json_text import document, unescaped
 from policy_engine.placeholders import Masking, Originals
 from policy_engine.policy import Document, Parameters, Version
 from policy_engine.regex import Expression, Pattern, expression
@@ -95,18 +95,10 @@ class PiiMaskingRegex(PythonPolicy):
         return self
 
     def phases(self) -> frozenset[Phase]:
-        """What was redacted is not put back."""
+        """Answers of any length are restored part by part; what was redacted is not put back."""
         if self.redact_pii:
             return frozenset({"request_body"})
-        return frozenset(
-            {
-                "request_headers",
-                "request_body",
-                "response_headers",
-                "response_body",
-                "response_chunk",
-            }
-        )
+        return frozenset({"request_headers", "request_body", "response_headers", "response_chunk"})
 
     @cached_property
     def entities(self) -> dict[str, Expression]:
@@ -143,10 +135,10 @@ class PiiMaskingRegex(PythonPolicy):
         if not body:
             return None
         headers = exchange.request.headers
-        masking = Masking(self.entities, redact=self.redact_pii)
         try:
-            content = decoded(headers, body)
-            masked = self._masked(content, masking)
+            text = unescaped(decoded(headers, body).decode())
+            masking = Masking(self.entities, redact=self.redact_pii, taken=text)
+            masked = self._masked(text, masking)
         except (Unreadable, Unresolved, ValueError) as error:
             return _failed(str(error))
         if masked is None:
@@ -156,10 +148,11 @@ class PiiMaskingRegex(PythonPolicy):
             exchange.notes[id(self)] = Originals(masking.originals)
         return masked
 
-    def _masked(self, body: bytes, masking: Masking) -> bytes | None:
+    def _masked(self, text: str, masking: Masking) -> bytes | None:
         """None if there is nothing to take out. Raises Unresolved and ValueError."""
-        text = body.decode()
         if self.path.whole:
+            if "\0" in text:
+                raise ValueError("the body holds NUL: it is no text, or UTF-16")
             new = masking.masked(text)
             return None if new == text else new.encode()
         changed = False
@@ -170,7 +163,7 @@ class PiiMaskingRegex(PythonPolicy):
             match value:
                 case str():
                     seen = True
-                    new = masking.masked(value, taken=text)
+                    new = masking.masked(value)
                     changed = changed or new != value
                     return new
                 case list():
@@ -180,15 +173,15 @@ class PiiMaskingRegex(PythonPolicy):
                 case _:
                     return value
 
-        for one in self.path.find(orjson.loads(body)):
+        for one in self.path.find(document(text)):
             mask(one)
         if not seen:
             raise Unresolved(f"{self.path.text} leads to no text")
         if not changed:
             return None
         # this reader and writer keep numbers of any size as they are
-        document = self.path.replace(json.loads(text), mask)
-        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+        new_document = self.path.replace(json.loads(text), mask)
+        return json.dumps(new_document, ensure_ascii=False, separators=(",", ":")).encode()
 
     def on_response_headers(self, exchange: Exchange) -> Verdict:
         """See what kind of answer it is: its parts are restored as they pass."""
@@ -204,21 +197,15 @@ class PiiMaskingRegex(PythonPolicy):
         headers.remove("content-length")
         return None
 
-    def on_response_body(self, exchange: Exchange, body: bytes) -> BodyVerdict:
-        """Put the data back."""
-        return self._restored(exchange, body, last=True)
-
     def on_response_chunk(self, exchange: Exchange, chunk: bytes, *, last: bool) -> BodyVerdict:
         """Put the data back into a part."""
-        return self._restored(exchange, chunk, last=last)
-
-    def _restored(self, exchange: Exchange, part: bytes, *, last: bool) -> BodyVerdict:
         restoring = exchange.notes.get(id(self))
         if not isinstance(restoring, _Restoring):
             return None
         try:
-            return restoring.add(part, last=last)
+            return restoring.add(chunk, last=last)
         except (Unreadable, EventTooLong) as error:
+            del exchange.notes[id(self)]
             return _failed(f"the answer: {error}")
 
 

@@ -1,4 +1,5 @@
 import re
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,8 +30,8 @@ def test_of_overlapping_finds_the_first_counts() -> None:
 
 
 def test_what_looks_like_a_placeholder_already_is_not_taken() -> None:
-    masking = Masking(WORDS)
-    masked = masking.masked("[NUMBER_x] 7", taken="... [NUMBER_0000] ...")
+    masking = Masking(WORDS, taken="... [NUMBER_0000] ...")
+    masked = masking.masked("[NUMBER_x] 7")
     assert masked == "[NUMBER_x] [NUMBER_0001]"
 
 
@@ -42,7 +43,7 @@ def test_what_is_redacted_is_gone() -> None:
 
 @given(st.text(alphabet="abc019 [_]LOWNUMBER", max_size=80))
 def test_what_was_masked_comes_back(text: str) -> None:
-    masking = Masking(WORDS)
+    masking = Masking(WORDS, taken=text)
     masked = masking.masked(text)
     assert Originals(masking.originals).restored(masked.encode()) == text.encode()
     bare = re.sub(r"\[[A-Z_]+_[0-9a-f]{4}\]", "", masked)
@@ -63,3 +64,17 @@ def test_a_body_in_parts_comes_back_as_a_whole_one(original: str, size: int) -> 
 def test_originals_are_escaped_inside_json() -> None:
     originals = Originals({"[X_0000]": 'a "b"\\\n'})
     assert originals.restored_json(b'{"x": "[X_0000]"}') == b'{"x": "a \\"b\\"\\\\\\n"}'
+
+
+def test_many_finds_cost_no_more_each() -> None:
+    def seconds(finds: int) -> float:
+        text = " ".join(map(str, range(finds)))
+        began = time.process_time()
+        Masking({"NUMBER": WORDS["NUMBER"]}, taken=text).masked(text)
+        return time.process_time() - began
+
+    assert seconds(20_000) < 30 * max(seconds(2_000), 0.004)
+
+
+def test_positions_are_those_of_characters_of_any_length() -> None:
+    assert Masking(WORDS).masked("é€😀 12 ü 3 ß") == "é€😀 [NUMBER_0000] ü [NUMBER_0001] ß"

@@ -109,6 +109,29 @@ def test_nothing_leaves_that_could_not_be_masked(
     assert problem in document["message"]
 
 
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        (b'{"messages": [{"content": "a@b.de"}], "messages": [{"content": "x"}]}', None),
+        ('{"text": "a@b.de"}'.encode("utf-16-le"), ""),
+    ],
+)
+def test_what_may_be_read_in_another_way_does_not_leave(body: bytes, path: str | None) -> None:
+    params = {} if path is None else {"jsonPath": path}
+    said = made(email=True, **params).on_request_body(exchange(), body)
+    assert isinstance(said, Answer)
+    assert said.status == 500
+
+
+def test_escapes_hide_nothing_in_a_whole_body() -> None:
+    one = made(email=True, phone=True, jsonPath="")
+    body = rb'{"p": "\u002B49 170 1234567", "m": "a\u0040b.de", "n": "\u00e9 \"\n"}'
+    masked_body = one.on_request_body(exchange(), body)
+    assert isinstance(masked_body, bytes)
+    assert orjson.loads(masked_body) == {"p": "[PHONE_0000]", "m": "[EMAIL_0000]", "n": 'é "\n'}
+    assert one.on_request_body(exchange(), rb'{"p": "\u00e9"}') is None
+
+
 def test_a_compressed_body_leaves_as_it_is_read() -> None:
     one = exchange({"content-encoding": "gzip"})
     body = made(email=True).on_request_body(one, gzip.compress(prompt("a@b.de")))
@@ -127,7 +150,7 @@ def test_answers_are_asked_for_only_where_something_comes_back() -> None:
     assert one.on_request_body(untouched, prompt("nothing")) is None
     answered(untouched, content_type="application/json")
     assert one.on_response_headers(untouched) is None
-    assert one.on_response_body(untouched, b'"[EMAIL_0000]"') is None
+    assert one.on_response_chunk(untouched, b'"[EMAIL_0000]"', last=True) is None
 
 
 def test_what_was_taken_out_comes_back() -> None:
@@ -139,7 +162,7 @@ def test_what_was_taken_out_comes_back() -> None:
     packed = gzip.compress(body)
     answered(asked, content_type="application/json", content_encoding="gzip", content_length="9")
     assert one.on_response_headers(asked) is None
-    got = one.on_response_body(asked, packed)
+    got = one.on_response_chunk(asked, packed, last=True)
     assert isinstance(got, bytes)
     assert orjson.loads(got) == {"text": '"hi" said a@b.de to [EMAIL_0001]'}
     assert asked.response is not None
@@ -147,7 +170,7 @@ def test_what_was_taken_out_comes_back() -> None:
     plain = exchange()
     one.on_request_body(plain, prompt('a@b.de says "hi"'))
     one.on_response_headers(answered(plain, content_type="text/plain"))
-    assert one.on_response_body(plain, b"[QUOTED_0000]") == b'"hi"'
+    assert one.on_response_chunk(plain, b"[QUOTED_0000]", last=True) == b'"hi"'
 
 
 def said(stream: bytes) -> str:
@@ -265,7 +288,10 @@ def answering(request: Received) -> Told:
         cut = [text[at : at + 3] for at in range(0, len(text), 3)]
         chunks = (*map(event, cut), DONE)
         return Told(headers=(("content-type", STREAM),), chunks=chunks, pause_s=0.002)
-    return Told(body=orjson.dumps({"choices": [{"message": {"content": text}}]}))
+    whole = orjson.dumps({"choices": [{"message": {"content": text}}]})
+    if request.path == "/long":  # of a length that nobody has said
+        return Told(chunks=(whole, *(b" " * 65_536 for _ in range(40))))
+    return Told(body=whole)
 
 
 async def test_the_example_masks_on_the_way_and_unmasks_on_the_way_back() -> None:
@@ -280,5 +306,8 @@ async def test_the_example_masks_on_the_way_and_unmasks_on_the_way_back() -> Non
         assert said(answer.content) == text
         seen = orjson.loads(running.backend.last.body)["messages"][0]["content"]
         assert seen == "I am [EMAIL_0000], [PHONE_0000], card [CREDIT_CARD_0000]"
+        answer = await running.client.post("/long", content=prompt(text))
+        assert answer.json()["choices"][0]["message"]["content"] == text
+        assert len(answer.content) > 2 << 20
         assert (await running.client.post("/whole", content=b'{"a":1}')).status_code == 500
-        assert len(running.backend.requests) == 2
+        assert len(running.backend.requests) == 3
