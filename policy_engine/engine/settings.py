@@ -29,7 +29,7 @@ class EngineSettings(BaseModel):
 
     engine_workers: int = Field(default=1, ge=0, le=64)
     """Processes that run Python policies. One serves about one core; each takes 10 MB until a
-    Python policy is used, then about 60 MB more. 0: none, Python policies fail as declared."""
+    Python policy is used, then about 65 MB more. 0: none, Python policies fail as declared."""
 
     engine_worker_memory_mb: int = Field(default=512, ge=128)
     """Data that a worker may have, MiB. Policies that want more fail; a worker that stays full

@@ -18,6 +18,7 @@ from tests.bench.load import (
     OTHERS_CORE,
     ROUTER_CORE,
     Case,
+    Result,
     cpu_s,
     percentile,
     pin,
@@ -89,16 +90,20 @@ async def measure(
     gw: ProcessGateway, cases: dict[str, Any], base: str, script: str | None, rounds: int
 ) -> None:
     def case(name: str) -> Case:
-        return Case(
-            gw.envoy.pid,
-            lambda: wrk(
-                gw.url + path(name),
-                seconds=SECONDS,
-                connections=CONNECTIONS,
-                headers=["x-client: me"],
-                script=script,
-            ),
-        )
+        async def run() -> Result:
+            while True:
+                result = await wrk(
+                    gw.url + path(name),
+                    seconds=SECONDS,
+                    connections=CONNECTIONS,
+                    headers=["x-client: me"],
+                    script=script,
+                )
+                if result.requests:
+                    return result
+                print(f"{name}: the machine stood still, again")
+
+        return Case(gw.envoy.pid, run)
 
     found = await ratios({name: case(name) for name in cases}, base=base, rounds=rounds)
     print(f"{'':24}{'throughput':>12}{'range':>16}{'Python us':>12}{'router us':>12}")
