@@ -15,6 +15,7 @@ Source: XML 1.0, https://www.w3.org/TR/xml/.
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
+from json import JSONDecoder
 from typing import Any
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
@@ -30,7 +31,9 @@ _HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*(:[A-Za-z_][A-Za-z0-9_.\-]*)?")
 _NO_NAME_CHARACTER = re.compile(r"[^\w.\-]")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.\-]")
-_NOT_IN_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+_NOT_IN_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+_LONGEST_KEPT = 64  # of names whose form in XML is remembered, characters
+_DIGITS_EXACT = 15  # so many decimal digits a double holds
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d{1,12})?")
 _LINE_END = {"\r": "&#13;"}
 
@@ -68,14 +71,32 @@ def xml_to_json(data: bytes, *, encoding: str | None = None, detect_types: bool 
 
 
 def json_to_xml(data: bytes) -> bytes:
-    """`data`, JSON, as XML in UTF-8. Raises NotConverted."""
+    """`data`, JSON, as XML in UTF-8, numbers as they are written. Raises NotConverted."""
     try:
-        document = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
+        document = _JSON.decode(data.decode())
+    except RecursionError:
+        raise NotConverted(f"more than {DEPTH_MAX} levels") from None
+    except ValueError as error:
         raise NotConverted(f"not valid JSON: {error}") from None
     writing = _Writing()
     writing.element(ROOT, document, 1)
     return (_HEAD + "".join(writing.parts)).encode()
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a member stands twice in one object")
+    return members
+
+
+def _constant(name: str) -> None:
+    raise ValueError(f"{name} is none of its numbers")
+
+
+_JSON = JSONDecoder(
+    object_pairs_hook=_members, parse_int=str, parse_float=str, parse_constant=_constant
+)
 
 
 class _Reading:
@@ -128,7 +149,7 @@ class _Reading:
         bare = text.strip()
         if bare in ("true", "false"):
             return bare == "true"
-        if _NUMBER.fullmatch(bare):
+        if len(bare) <= _DIGITS_EXACT + len("-.") and _NUMBER.fullmatch(bare):
             return float(bare) if "." in bare else int(bare)
         return text
 
@@ -168,8 +189,13 @@ class _Writing:
         text = members.get(_TEXT)
         texts = {} if isinstance(text, dict | list | None) else {_TEXT: text}
         self.parts.append(f"<{tag}")
+        given: set[str] = set()
         for name, value in attributes.items():
-            self.parts.append(f" {element_name(name[1:])}={_attribute(value)}")
+            attribute = element_name(name[1:])
+            if attribute in given:
+                raise NotConverted(f"two members of one object are the attribute {attribute!r}")
+            given.add(attribute)
+            self.parts.append(f" {attribute}={_attribute(value)}")
         self.parts.append(">")
         self.parts += [_escaped(value) for value in texts.values()]
         for name, value in members.items():
@@ -178,12 +204,18 @@ class _Writing:
         self.parts.append(f"</{tag}>")
 
 
-@lru_cache(maxsize=4096)
 def element_name(name: str) -> str:
     """`name` as XML takes it: other characters are `_`, and one stands before what cannot begin."""
     if _PLAIN_NAME.fullmatch(name):
         return name
+    return _made_name(name) if len(name) <= _LONGEST_KEPT else _made_name.__wrapped__(name)
+
+
+@lru_cache(maxsize=4096)
+def _made_name(name: str) -> str:
     bare = _NO_NAME_CHARACTER.sub("_", name)
+    if bare.isascii():
+        return bare if _PLAIN_NAME.fullmatch(bare) else f"_{bare}"
     plain = _NOT_PLAIN.sub("_", bare)
     return next(one for one in (bare, f"_{bare}", plain, f"_{plain}") if _is_name(one))
 

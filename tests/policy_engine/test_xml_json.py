@@ -7,6 +7,7 @@ from policy_engine.xml_json import (
     DEPTH_MAX,
     ELEMENTS_MAX,
     NotConverted,
+    _made_name,
     element_name,
     json_to_xml,
     singular,
@@ -119,6 +120,11 @@ def test_xml_that_is_wrong_or_dangerous_is_refused(xml: bytes, reason: str) -> N
         (b"{", "not valid JSON"),
         (b"\xff", "not valid JSON"),
         (b'{"a":"\\u0000"}', "control characters"),
+        (b'{"a":"\\ud800"}', "control characters"),
+        (b'{"a":NaN}', "not valid JSON"),
+        (b'{"a":1,"a":2}', "not valid JSON: a member stands twice"),
+        (b'{"@a b":1,"@a_b":2}', "two members of one object are the attribute 'a_b'"),
+        (b"[" * 100_000, f"more than {DEPTH_MAX} levels"),
         (b"[" * 200 + b"]" * 200, f"more than {DEPTH_MAX} levels"),
         (b"[" + b"1," * ELEMENTS_MAX + b"1]", f"more than {ELEMENTS_MAX} elements"),
     ],
@@ -127,6 +133,28 @@ def test_xml_that_is_wrong_or_dangerous_is_refused(xml: bytes, reason: str) -> N
 def test_json_that_cannot_be_xml_is_refused(json: bytes, reason: str) -> None:
     with pytest.raises(NotConverted, match=reason):
         json_to_xml(json)
+
+
+@pytest.mark.parametrize("number", ["12345678901234567890123", "1.10", "1E+400", "-0", "-0.0"])
+def test_numbers_stay_as_they_are_written(number: str) -> None:
+    assert json_to_xml(f'{{"a":{number}}}'.encode()).decode() == (
+        f"{HEAD}<root><a>{number}</a></root>"
+    )
+
+
+def test_numbers_that_a_double_does_not_hold_stay_texts() -> None:
+    xml = b"<r><n>123456789012.123456789</n><m>12345678.1234567</m></r>"
+    assert orjson.loads(xml_to_json(xml, detect_types=True)) == {
+        "r": {"n": "123456789012.123456789", "m": 12345678.1234567}
+    }
+
+
+def test_long_names_of_callers_are_not_remembered() -> None:
+    _made_name.cache_clear()
+    for number in range(3):
+        assert element_name(f"{number} {'x' * 100_000}")[:3] == f"_{number}_"
+    assert element_name("a b") == "a_b"
+    assert _made_name.cache_info().currsize == 1
 
 
 def test_an_unknown_encoding_is_refused() -> None:
