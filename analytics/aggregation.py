@@ -19,6 +19,7 @@ _NAMES: dict[Group, Callable[[Row, int], dict[str, str]]] = {
     "operation": lambda row, _: {"method": row.series.method, "path": row.series.path},
     "application": lambda row, _: {"application": row.series.application},
     "subscription": lambda row, _: {"subscription": row.series.subscription},
+    "shadow": lambda row, _: {"shadow": row.series.shadow},
     "status": lambda row, _: {
         "status": f"{row.series.status_class}xx" if row.series.status_class else "none",
         "outcome": row.series.outcome.value,
@@ -41,6 +42,7 @@ class Line:
     errors: int = 0  # 5xx
     client_errors: int = 0  # 4xx, refusals not counted
     refused: int = 0
+    would_refuse: int = 0  # passed, but a policy in shadow mode would have refused
     request_bytes: int = 0
     response_bytes: int = 0
     timed: int = 0  # requests that the durations are of
@@ -54,6 +56,8 @@ class Line:
         self.requests += total.requests
         self.request_bytes += total.request_bytes
         self.response_bytes += total.response_bytes
+        if series.shadow:
+            self.would_refuse += total.requests
         if series.outcome in REFUSED:
             self.refused += total.requests
         elif series.status_class == 5:

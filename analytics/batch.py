@@ -5,12 +5,14 @@ Timestamp that is not set reads as zero.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
 from analytics.recorded_headers import RecordedHeaders
 from bus.usage import APPLICATION_HEADER, SUBSCRIPTION_HEADER, RequestsServed, ServedGroup
+from policy_engine.hooks import SHADOW_NAMESPACE
+from policy_engine.shadow import RBAC_NAMESPACE, reports
 
 _SPECIFICS = re.compile(r"[{(\[].*", re.DOTALL)  # `rbac_access_denied_matched_policy[none]`
 _DETAILS_MAX = 64
@@ -24,7 +26,7 @@ def requests_served(node: str, entries: Sequence[Any]) -> RequestsServed:
 
     The longest prefix of the response code details that is not about one request is kept.
     """
-    groups: dict[tuple[str, str, str, int, str], int] = {}
+    groups: dict[tuple[str, str, str, int, str, tuple[str, ...]], int] = {}
     group: list[int] = []
     at_ms: list[int] = []
     duration_us: list[int] = []
@@ -41,6 +43,7 @@ def requests_served(node: str, entries: Sequence[Any]) -> RequestsServed:
             logged.get(SUBSCRIPTION_HEADER, ""),
             response.response_code.value,
             response.response_code_details,
+            _shadow(common.metadata.filter_metadata),
         )
         group.append(groups.setdefault(key, len(groups)))
         start, whole = common.start_time, common.duration
@@ -67,8 +70,9 @@ def requests_served(node: str, entries: Sequence[Any]) -> RequestsServed:
                 subscription=subscription,
                 status=min(status, _STATUS_MAX),
                 details=_SPECIFICS.sub("", details)[:_DETAILS_MAX],
+                shadow=shadow,
             )
-            for route, application, subscription, status, details in groups
+            for route, application, subscription, status, details, shadow in groups
         ),
         group=tuple(group),
         after_ms=_column(at - since_ms for at in at_ms),
@@ -77,6 +81,16 @@ def requests_served(node: str, entries: Sequence[Any]) -> RequestsServed:
         request_bytes=_column(request_bytes),
         response_bytes=_column(response_bytes),
         **recorded.fields(),
+    )
+
+
+def _shadow(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """What policies in shadow mode have reported."""
+    if SHADOW_NAMESPACE not in metadata and RBAC_NAMESPACE not in metadata:
+        return ()
+    return tuple(
+        f"{policy}: {_SPECIFICS.sub('', reason)[:_DETAILS_MAX]}"
+        for policy, reason in reports(metadata)
     )
 
 

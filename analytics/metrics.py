@@ -47,6 +47,12 @@ REFUSED_REQUESTS = Counter(
     ["outcome"],
 )
 
+SHADOW_REQUESTS = Counter(
+    "signalbox_requests_shadow_total",
+    "Requests that a policy in shadow mode would have refused, by policy.",
+    ["policy"],
+)
+
 OTHER = "(other)"
 UNROUTED = "(unrouted)"
 
@@ -103,6 +109,8 @@ class RequestMetrics:
             LATENCY.add(total.latency, total.duration_us)
             if series.outcome != "served":
                 REFUSED_REQUESTS.labels(series.outcome).inc(total.requests)
+            for policy in filter(None, series.shadow.split(",")):
+                SHADOW_REQUESTS.labels(policy).inc(total.requests)
             COUNTED.inc(total.requests)
 
     def _count(self, api: str, status_class: int, total: Total) -> None:

@@ -10,7 +10,9 @@ from analytics.errors import InvalidQuery
 from analytics.ports import MINUTES_PER_HOUR, Selection
 from analytics.totals import MINUTE_MS
 
-Group = Literal["api", "operation", "application", "subscription", "status", "minute", "hour"]
+Group = Literal[
+    "api", "operation", "application", "subscription", "shadow", "status", "minute", "hour"
+]
 GROUPS: tuple[Group, ...] = get_args(Group)
 
 NOT_KNOWN = "-"

@@ -40,7 +40,7 @@ _GroupBy = Annotated[
     Query(
         alias="groupBy",
         description=(
-            "Any of api, operation, application, subscription, status, minute, hour; "
+            "Any of api, operation, application, subscription, shadow, status, minute, hour; "
             "comma-separated."
         ),
     ),
@@ -59,6 +59,7 @@ class Measures(_Answer):
     errors: int  # 5xx
     client_errors: int  # 4xx, refusals not counted
     refused: int  # by a policy or the gateway's own rules: key, permission, limit
+    would_refuse: int  # a policy in shadow mode would have refused
     request_bytes: int
     response_bytes: int
     p50_ms: float | None
@@ -77,6 +78,7 @@ class Names(_Answer):
     path: str | None = None
     application: str | None = None  # empty: not known
     subscription: str | None = None  # empty: without one
+    shadow: str | None = None  # policies in shadow mode that would have refused, with commas
     status: str | None = None  # 1xx to 5xx, or none
     outcome: str | None = None
 
@@ -288,6 +290,7 @@ def _measures(line: Line) -> dict[str, int | float | None]:
         "errors": line.errors,
         "client_errors": line.client_errors,
         "refused": line.refused,
+        "would_refuse": line.would_refuse,
         "request_bytes": line.request_bytes,
         "response_bytes": line.response_bytes,
         "p50_ms": _ms(p50_us),

@@ -36,6 +36,7 @@ _ATTEMPTS = 5  # of a transaction that lost a race with another process
 _IDS_KEPT_MINUTES = 8 * 24 * 60  # a day longer than the bus keeps usage events
 _ROLLED_UP_SERIES = 100  # in one transaction: up to 6,000 rows of each process
 _BUSY_MS = 10_000  # how long SQLite waits for another writer
+_OLDEST_COLUMNS = len(Series._fields) - 2  # of a series, before subscriptions and shadow mode
 _WRITE = "usage_write"
 _ROLL_UP = "roll-up"
 
@@ -294,11 +295,14 @@ def _series(stored: SqlRow[Any]) -> Series:
         stored.status_class,
         Outcome(stored.outcome),
         stored.subscription or "",
+        stored.shadow or "",
     )
 
 
 def _digest(series: Series) -> str:
-    parts = series if series.subscription else series[:-1]  # as it was before there were any
+    parts = tuple(series)
+    while len(parts) > _OLDEST_COLUMNS and not parts[-1]:
+        parts = parts[:-1]  # as it was before there were any
     return hashlib.sha256(repr(tuple(map(str, parts))).encode()).hexdigest()
 
 

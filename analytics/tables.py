@@ -37,6 +37,7 @@ SERIES = Table(
     Column("status_class", SmallInteger, nullable=False),
     Column("outcome", String(32), nullable=False),
     Column("subscription", String(NAME_MAX)),
+    Column("shadow", String(NAME_MAX)),
     Index("usage_series_by_api", "api"),
     Index("usage_series_by_subscription", "subscription"),
 )
@@ -87,11 +88,14 @@ CHORES = Table(
 
 
 def bring_up_to_date(connection: Connection) -> None:
-    """Create what is missing; a database that is older than subscriptions learns of them."""
+    """Create what is missing; older databases learn of subscriptions and of shadow mode."""
     METADATA.create_all(connection)
-    column = SERIES.c.subscription
-    if column.name in {one["name"] for one in inspect(connection).get_columns(SERIES.name)}:
-        return
-    kind = column.type.compile(connection.dialect)
-    connection.execute(text(f"ALTER TABLE {SERIES.name} ADD {column.name} {kind}"))
-    next(one for one in SERIES.indexes if column.name in one.columns).create(connection)
+    known = {one["name"] for one in inspect(connection).get_columns(SERIES.name)}
+    for column in (SERIES.c.subscription, SERIES.c.shadow):
+        if column.name in known:
+            continue
+        kind = column.type.compile(connection.dialect)
+        connection.execute(text(f"ALTER TABLE {SERIES.name} ADD {column.name} {kind}"))
+        for index in SERIES.indexes:
+            if column.name in index.columns:
+                index.create(connection)

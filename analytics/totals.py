@@ -29,6 +29,7 @@ class Series(NamedTuple):
     status_class: int  # 1 to 5 for 1xx to 5xx; 0: no answer
     outcome: Outcome
     subscription: str = ""  # its id; empty: nobody asked
+    shadow: str = ""  # policies that would have refused, in shadow mode: names with commas between
 
 
 @dataclass(slots=True)
@@ -110,7 +111,12 @@ def fold(event: RequestsServed) -> Totals:
         minute, group = divmod(place, width)
         shared = event.groups[group]
         series = series_of(
-            shared.route, shared.application, shared.status, shared.details, shared.subscription
+            shared.route,
+            shared.application,
+            shared.status,
+            shared.details,
+            shared.subscription,
+            shared.shadow,
         )
         known = totals.setdefault((minute, series), cell)
         if known is not cell:
@@ -139,15 +145,22 @@ def add_up(totals: Totals, part: Totals) -> None:
 
 @lru_cache(maxsize=16_384)
 def series_of(
-    route: str, application: str, status: int, details: str, subscription: str = ""
+    route: str,
+    application: str,
+    status: int,
+    details: str,
+    subscription: str = "",
+    shadow: tuple[str, ...] = (),
 ) -> Series:
     """Where a request is counted."""
     key = RouteKey.parse(route)
     outcome = outcome_of(status, details, routed=key is not None)
     status_class = status // 100 if status < 600 else 0
     caller, by = application[:NAME_MAX], subscription[:NAME_MAX]
+    names = sorted({one.partition(":")[0] for one in shadow})
+    would = ",".join(names)[:NAME_MAX]
     if key is None:
-        return Series("", "", route[:PATH_MAX], caller, status_class, outcome, by)
+        return Series("", "", route[:PATH_MAX], caller, status_class, outcome, by, would)
     return Series(
         key.api[:NAME_MAX],
         key.method[:NAME_MAX],
@@ -156,4 +169,5 @@ def series_of(
         status_class,
         outcome,
         by,
+        would,
     )

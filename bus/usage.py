@@ -47,6 +47,8 @@ class ServedGroup(BaseModel):
     """HTTP status; 0 when the caller left before an answer."""
     details: str = ""
     """Envoy's response code details up to the first `{`: `via_upstream`, `local_rate_limited`."""
+    shadow: tuple[str, ...] = ()
+    """Policies in shadow mode that would have refused, each with its reason: `rbac: denied`."""
 
 
 class RequestsServed(Event, kind="usage.requests-served", family=Family.USAGE):

@@ -17,11 +17,13 @@ Json = dict[str, Any]
 
 _CLEAR = "\x1b[H\x1b[2J"
 _NOT_KNOWN = {"api": "(no route)", "application": "-"}
+_WOULD = ("WOULD BLOCK", "wouldRefuse")
 _NUMBERS = (
     ("REQUESTS", "requests"),
     ("5XX", "errors"),
     ("4XX", "clientErrors"),
     ("REFUSED", "refused"),
+    _WOULD,
     ("P50 MS", "p50Ms"),
     ("P95 MS", "p95Ms"),
     ("P99 MS", "p99Ms"),
@@ -38,6 +40,7 @@ class Group(StrEnum):
     OPERATION = "operation"
     APPLICATION = "application"
     SUBSCRIPTION = "subscription"
+    SHADOW = "shadow"
     STATUS = "status"
     MINUTE = "minute"
     HOUR = "hour"
@@ -82,8 +85,9 @@ async def usage(
 ) -> None:
     """Show what was served: requests, errors, refusals, and how long they took.
 
-    REFUSED counts requests that a policy stopped; 4XX and 5XX are other answers. Percentiles are
-    of requests that reached, or should have reached, an upstream.
+    REFUSED counts requests that a policy stopped, WOULD BLOCK those that a policy in shadow mode
+    would have stopped; 4XX and 5XX are other answers. Percentiles are of requests that reached, or
+    should have reached, an upstream.
 
     \b
     Examples:
@@ -132,17 +136,18 @@ def _show(report: Json, form: Format) -> None:
         case Format.TABLE if not rows:
             output.note("nothing was served in this time")
         case Format.TABLE:
+            numbers = [one for one in _NUMBERS if one != _WOULD or report["total"][_WOULD[1]]]
             total = [{**dict.fromkeys(names), **report["total"]}] if len(rows) > 1 else []
             output.table(
-                (*(name.upper() for name in names), *(title for title, _ in _NUMBERS)),
+                (*(name.upper() for name in names), *(title for title, _ in numbers)),
                 (
                     (
                         *(_name(row, name) for name in names),
-                        *(_number(name, row[name]) for _, name in _NUMBERS),
+                        *(_number(name, row[name]) for _, name in numbers),
                     )
                     for row in (*rows, *total)
                 ),
-                right=range(len(names), len(names) + len(_NUMBERS)),
+                right=range(len(names), len(names) + len(numbers)),
             )
     if report["lostEntries"]:
         output.note(f"{report['lostEntries']} requests of this time were served but not counted")

@@ -24,16 +24,20 @@ class Call(NamedTuple):
     request_bytes: int = 100
     response_bytes: int = 1_000
     subscription: str = ""
+    shadow: tuple[str, ...] = ()
 
 
 def served(calls: Iterable[Call], node: str = "router-1") -> RequestsServed:
     """The event that tells of `calls`."""
     told = list(calls)
     since_ms = min(call.at_ms for call in told)
-    groups: dict[tuple[str, str, str, int, str], int] = {}
+    groups: dict[tuple[str, str, str, int, str, tuple[str, ...]], int] = {}
     group = [
         groups.setdefault(
-            (call.route, call.application, call.subscription, call.status, call.details),
+            (
+                *(call.route, call.application, call.subscription),
+                *(call.status, call.details, call.shadow),
+            ),
             len(groups),
         )
         for call in told
@@ -48,8 +52,9 @@ def served(calls: Iterable[Call], node: str = "router-1") -> RequestsServed:
                 subscription=subscription,
                 status=status,
                 details=details,
+                shadow=shadow,
             )
-            for route, application, subscription, status, details in groups
+            for route, application, subscription, status, details, shadow in groups
         ),
         group=tuple(group),
         after_ms=tuple(call.at_ms - since_ms for call in told),

@@ -230,13 +230,17 @@ async def test_a_database_that_is_older_than_subscriptions_learns_of_them(tmp_pa
     with sqlite3.connect(tmp_path / "totals.db") as raw:
         raw.execute("DROP INDEX usage_series_by_subscription")
         raw.execute("ALTER TABLE usage_series DROP COLUMN subscription")
+        raw.execute("ALTER TABLE usage_series DROP COLUMN shadow")
     raw.close()
     for _ in range(2):
         async with _sqlite(tmp_path) as opened:
-            await opened.count([batch("two", Call(), Call(subscription="s-1"))])
-            assert await requests(opened) == 3
+            calls = Call(), Call(subscription="s-1"), Call(shadow=("csrf: no origin",))
+            await opened.count([batch("two", *calls)])
+            assert await requests(opened) == 4
+            every = {row.series.shadow async for row in opened.rows(Selection(0, HOUR_MINUTE * 2))}
+            assert every == {"", "csrf"}
             assert await requests(opened, Selection(0, HOUR_MINUTE * 2, subscription="s-1")) == 1
     with sqlite3.connect(tmp_path / "totals.db") as raw:
         (series,) = raw.execute("SELECT count(*) FROM usage_series").fetchone()
     raw.close()
-    assert series == 2  # what was there before goes on
+    assert series == 3  # what was there before goes on

@@ -88,6 +88,21 @@ async def test_usage_is_grouped_and_selected(gateway: Running) -> None:
     assert json.loads(several.out)["groupBy"] == ["application", "status"]
 
 
+async def test_what_policies_in_shadow_mode_would_have_refused_has_a_column(
+    gateway: Running, totals: MemoryTotals
+) -> None:
+    assert "WOULD BLOCK" not in (await gateway.cli("usage")).out
+    route = str(RouteKey("GET", "/pets/{id}", "*", "petstore"))
+    event = served(int(time() * 1000), route, 200, "via_upstream", [5_000] * 4)
+    (group,) = event.groups
+    told = group.model_copy(update={"shadow": ("csrf: no origin",)})
+    await totals.count([Batch("shadow", fold(event.model_copy(update={"groups": (told,)})))])
+    header, first, second, *_ = (await gateway.cli("usage", "--by", "shadow")).out.splitlines()
+    assert "WOULD BLOCK" in header
+    rows = {line.split()[0]: line.split()[1:6] for line in (first, second)}
+    assert rows["csrf"] == ["4", "0", "0", "0", "4"]
+
+
 async def test_usage_of_nothing_says_so(gateway: Running) -> None:
     result = await gateway.cli("usage", "--api", "none")
     assert (result.code, result.out) == (0, "")
