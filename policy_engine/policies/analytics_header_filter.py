@@ -11,6 +11,7 @@ from policy_engine.policy import (
     HttpFilter,
     Parameters,
     Policy,
+    Purpose,
     Scope,
     Version,
     typed,
@@ -39,6 +40,7 @@ class AnalyticsHeaderFilter(Policy):
 
     name: ClassVar[str] = "analytics-header-filter"
     version: ClassVar[Version] = Version(1, 0, 1)
+    purpose: ClassVar[Purpose] = "changes"
     example: ClassVar[Document] = {
         "request": {"mode": "allow", "headers": ["User-Agent", "Accept-Language"]},
         "response": {"mode": "deny", "headers": ["X-Internal-Cost"]},

@@ -10,10 +10,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from policy_engine.claims import any_of, denied, refuse_unless
+from policy_engine.claims import RBAC, any_of, denied, refuse_unless
 from policy_engine.errors import PolicyNotCompiled
 from policy_engine.headers import APPLICATION_HEADER, header_mutation
 from policy_engine.policy import Document, HttpFilter, Policy, Refusal, Scope, Version, typed
+from policy_engine.shadow import watched
 
 _MTLS = "envoy.extensions.rbac.principals.mtls_authenticated.v3.Config"
 _FILTER_STATE = "envoy.extensions.filters.http.set_filter_state.v3.Config"
@@ -137,6 +138,14 @@ class MtlsClientIdentity(Policy):
             )
         made.append(HttpFilter(f"{name}.identity", header_mutation(self._headers())))
         return tuple(made)
+
+    def shadow(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        """The same rules, watched; the identity is told to nobody."""
+        *looking, _ = self.filters(scope)
+        return tuple(
+            watched(self.name, one) if one.config["@type"].endswith(f"/{RBAC}") else one
+            for one in looking
+        )
 
     def _allowed(self) -> Iterable[Document]:
         for kind, names in (("DNS", self.dns_names), ("URI", self.uris), ("EMAIL", self.emails)):

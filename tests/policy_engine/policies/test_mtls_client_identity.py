@@ -1,4 +1,5 @@
 import asyncio
+import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -16,6 +17,8 @@ from policy_engine.catalogue import load
 from policy_engine.chain import compile_chain
 from policy_engine.errors import InvalidParameters, PolicyNotCompiled
 from policy_engine.headers import APPLICATION_HEADER
+from policy_engine.policy import typed
+from policy_engine.shadow import RBAC_NAMESPACE, reports
 from policy_engine.system import SystemParameters
 from tests.policy_engine.attached import CATALOGUE, LOCAL_REPLY, policy
 from tests.policy_engine.gateway import Api
@@ -41,6 +44,7 @@ EXPIRED = AUTHORITY.issue(name(CN="late"), expired=True)
 REQUIRED = {"error": "Unauthorized", "message": "A valid client certificate is required"}
 FORBIDDEN = {"error": "Forbidden", "message": "This client certificate is not allowed"}
 CUT_OFF = 0
+_FILE_LOG = "envoy.extensions.access_loggers.file.v3.FileAccessLog"
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,15 @@ def asking(tmp_path: Path) -> SystemParameters:
 
 @asynccontextmanager
 async def door(
-    tmp_path: Path, params: Mapping[str, Any] | None, *, revocations: str = ""
+    tmp_path: Path,
+    params: Mapping[str, Any] | None,
+    *,
+    revocations: str = "",
+    mode: str = "enforce",
+    log: dict[str, Any] | None = None,
 ) -> AsyncIterator[Door]:
-    attached = [] if params is None else [{"name": "mtls-client-identity", "params": params}]
+    one = {"name": "mtls-client-identity", "mode": mode, "params": params}
+    attached = [] if params is None else [one]
     secrets = (
         gateway_secret(Certificate(SERVER.pem, SERVER.key_pem)),
         client_authorities_secret(AUTHORITY.pem, revocations),
@@ -92,6 +102,7 @@ async def door(
             catalogue=load((), system=asking(tmp_path)),
             local_reply=LOCAL_REPLY,
             https=dict(zip((GATEWAY_SECRET, CLIENT_SECRET), secrets, strict=True)),
+            access_log=log,
         ) as running:
             yield Door(str(running.client.base_url), backend)
 
@@ -104,6 +115,28 @@ async def test_only_callers_with_a_valid_certificate_pass(tmp_path: Path) -> Non
         assert await gate.status(STRANGER) == CUT_OFF
         assert await gate.status(EXPIRED) == CUT_OFF
         assert len(gate.backend.requests) == 1
+
+
+async def test_in_shadow_mode_all_pass_and_who_would_not_is_reported(tmp_path: Path) -> None:
+    told = tmp_path / "access.log"
+    config = {
+        "path": str(told),
+        "log_format": {"json_format": {"rbac": f"%DYNAMIC_METADATA({RBAC_NAMESPACE})%"}},
+    }
+    log = {"name": "file", "typed_config": typed(_FILE_LOG, config)}
+    named = {"subjects": ["CN=orders,O=Example"]}
+    async with door(tmp_path, named, mode="shadow", log=log) as gate:
+        for who in (ORDERS, BARE, None):
+            assert await gate.status(who) == 200
+            assert gate.backend.last.all(APPLICATION_HEADER) == []
+        async with asyncio.timeout(30):
+            while len(told.read_text().splitlines()) < 3:
+                await asyncio.sleep(0.02)
+    found = [
+        [name for name, _ in reports({RBAC_NAMESPACE: json.loads(line)["rbac"]})]
+        for line in told.read_text().splitlines()
+    ]
+    assert found == [[], ["mtls-client-identity"], ["mtls-client-identity"]]
 
 
 async def test_other_operations_do_not_ask(tmp_path: Path) -> None:
