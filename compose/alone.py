@@ -49,6 +49,7 @@ def become_router(settings: Settings) -> NoReturn:
         xds_address=_target(settings.gateway.xds_target, "xds_target"),
         access_log_address=_target(settings.gateway.access_log_target, "access_log_target"),
         ratelimiter_address=_target(settings.gateway.ratelimiter_target, "ratelimiter_target"),
+        quota_address=_target(settings.gateway.quota_target, "quota_target"),
         engine_addresses=[
             address
             for text in settings.gateway.engine_targets

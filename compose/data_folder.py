@@ -81,6 +81,11 @@ class DataFolder:
         return self.run / "ratelimiter.sock"
 
     @property
+    def quota_socket(self) -> Path:
+        """Where the router gets its shares of limits (tier Standard)."""
+        return self.run / "quotas.sock"
+
+    @property
     def ratelimiter_file(self) -> Path:
         """What the rate limiter says of its store (tier Standard)."""
         return self.run / "ratelimiter.json"

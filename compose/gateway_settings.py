@@ -45,6 +45,12 @@ class GatewaySettings(BaseModel):
     Empty: the sockets in the data folder, for a router on the same machine.
     """
 
+    quota_target: str = ""
+    """`HOST:PORT` where the rate limiter gives shares of limits, for `signalbox run router`.
+
+    Empty: the socket in the data folder, for a router on the same machine.
+    """
+
     xds_target: str = ""
     """`HOST:PORT` of the configuration service, for `signalbox run router`.
 

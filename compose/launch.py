@@ -203,6 +203,8 @@ def limits_shared(settings: Settings, folder: DataFolder) -> dict[str, object]:
         changed["rate_limiter"] = True
     if settings.ratelimiter.ratelimiter_socket is None:
         changed["ratelimiter_socket"] = folder.ratelimiter_socket
+    if settings.ratelimiter.ratelimiter_quota_socket is None:
+        changed["ratelimiter_quota_socket"] = folder.quota_socket
     if starts_valkey(settings):
         changed["redis_addresses"] = (f"unix:{folder.valkey_socket}",)
     return changed

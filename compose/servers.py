@@ -163,6 +163,7 @@ def envoy_command(
     xds_address: tuple[str, int] | None = None,
     access_log_address: tuple[str, int] | None = None,
     ratelimiter_address: tuple[str, int] | None = None,
+    quota_address: tuple[str, int] | None = None,
     engine_addresses: Sequence[tuple[str, int]] = (),
 ) -> tuple[str, ...]:
     """Write Envoy's bootstrap; the command that runs it.
@@ -178,6 +179,8 @@ def envoy_command(
         access_log_address=access_log_address,
         ratelimiter_socket=None if ratelimiter_address else settings.ratelimiter.ratelimiter_socket,
         ratelimiter_address=ratelimiter_address,
+        quota_socket=None if quota_address else settings.ratelimiter.ratelimiter_quota_socket,
+        quota_address=quota_address,
         engine=engine_addresses
         or [folder.worker_socket(one) for one in range(settings.policy_engine.engine_workers)],
     )

@@ -32,7 +32,7 @@ LEASED_ABOVE_S = 10.0
 LEAST = 20
 """Smaller limits cannot be shared out: a router's share would be a few requests."""
 
-BURST = 0.2
+BURST = 0.15
 """What a router may let pass at once of a rate: this share of its limit."""
 
 FILL_S = 1_000

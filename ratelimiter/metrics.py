@@ -41,3 +41,16 @@ EVENTS_DROPPED = Counter(
     "Events about limits that were not published.",
     ["reason"],
 )
+QUOTA_ROUTERS = Gauge("signalbox_quota_routers", "Routers that get shares of limits from here.")
+QUOTA_BUCKETS = Gauge("signalbox_quota_buckets", "Limits by key that are given out in shares.")
+QUOTA_SHARES = Gauge("signalbox_quota_shares", "Shares that routers have of them.")
+QUOTA_REPORTS = Counter("signalbox_quota_reports_total", "Reports of routers.")
+QUOTA_ASSIGNMENTS = Counter(
+    "signalbox_quota_assignments_total", "Shares given to routers, other than the one before."
+)
+QUOTA_PULSES = Counter(
+    "signalbox_quota_pulses_total", "Requests that were seen to feel how many there are."
+)
+QUOTA_MOVES = Counter(
+    "signalbox_quota_moves_total", "Times that demand was found to have moved, between reports."
+)

@@ -1,6 +1,7 @@
 """The rate limiter: Envoy's calls in, decisions out, until it is cancelled.
 
-RLS v3 on the small HTTP/2 server: one method, so each call that arrives is ShouldRateLimit.
+RLS v3 on the small HTTP/2 server: one method, so each call that arrives is ShouldRateLimit. The
+quota service, whose messages are few, is on grpcio.
 """
 
 import asyncio
@@ -22,6 +23,8 @@ from ratelimiter.errors import BadStoreSettings, CannotListen, InsecureAddress
 from ratelimiter.notices import Notices
 from ratelimiter.peers import BusPeers, FixedPeers
 from ratelimiter.ports import CounterStore
+from ratelimiter.quotas.accounts import Accounts
+from ratelimiter.quotas.balancer import Balancer
 from ratelimiter.reading import Reader
 from ratelimiter.settings import RatelimiterSettings
 from ratelimiter.stores.memory import MemoryStore
@@ -30,6 +33,7 @@ from xds.wire.h2 import RpcRefused, Status, serve_unary
 log = structlog.get_logger()
 
 _TIDY_EVERY_S = 60.0
+_ACCOUNTS_TIMEOUT_S = 0.5  # no request waits for it
 
 
 class RateLimitService:
@@ -64,6 +68,7 @@ class Running:
 
     service: RateLimitService
     addresses: tuple[str, ...]  # as gRPC names them: `unix:/run/rl.sock`, `127.0.0.1:4001`
+    quota_addresses: tuple[str, ...] = ()  # of the quota service
 
 
 def node_name() -> str:
@@ -87,8 +92,9 @@ def check(settings: RatelimiterSettings) -> None:
         raise BadStoreSettings(
             "ratelimiter_socket", "neither a Unix socket nor a port (ratelimiter_port) is given"
         )
+    ports = (settings.ratelimiter_port, settings.ratelimiter_quota_port)
     if (
-        settings.ratelimiter_port is not None
+        any(port is not None for port in ports)
         and not settings.ratelimiter_trusted_network
         and not _is_loopback(settings.ratelimiter_address)
     ):
@@ -161,8 +167,33 @@ async def _serving(
             except OSError as error:
                 raise CannotListen(f"{host}:{port}", error.strerror or str(error)) from error
             addresses.append(server.address)
-        log.info("serving rate limits", addresses=addresses, store=settings.ratelimiter_store)
-        yield Running(service, tuple(addresses))
+        shares: tuple[str, ...] = ()
+        quota_socket, quota_port = (
+            settings.ratelimiter_quota_socket,
+            settings.ratelimiter_quota_port,
+        )
+        if quota_socket is not None or quota_port is not None:
+            from ratelimiter.quotas.server import quota_server  # noqa: PLC0415 - grpcio is large
+
+            balancer = Balancer(
+                settings.redis_key_prefix,
+                Accounts(store, _ACCOUNTS_TIMEOUT_S),
+                peers,
+                notices,
+                settings.ratelimiter_quota_buckets,
+            )
+            lasting(balancer.run(), "quotas")
+            where = None if quota_port is None else (settings.ratelimiter_address, quota_port)
+            shares = await stack.enter_async_context(
+                quota_server(balancer, socket=quota_socket, address=where)
+            )
+        log.info(
+            "serving rate limits",
+            addresses=addresses,
+            quota_addresses=shares,
+            store=settings.ratelimiter_store,
+        )
+        yield Running(service, tuple(addresses), shares)
 
 
 async def run(

@@ -25,6 +25,18 @@ class RatelimiterSettings(BaseModel):
     """TCP port for routers on other machines or in containers; 0 takes a free one. Unset: only the
     Unix socket."""
 
+    ratelimiter_quota_socket: Path | None = None
+    """Unix socket on which routers of this machine get shares of limits (`redis-local-async`); at
+    most 107 bytes long. Unset: a socket in the data folder."""
+
+    ratelimiter_quota_port: int | None = Field(default=None, ge=0, le=65535)
+    """TCP port on `ratelimiter_address` for shares of limits; 0 takes a free one. Unset: only the
+    Unix socket."""
+
+    ratelimiter_quota_buckets: int = Field(default=50_000, ge=100)
+    """Limits by key that are given out in shares at the same time; about 2 kB each, and a tenth of
+    that in every router that has one. The least used go first, and then begin anew."""
+
     ratelimiter_trusted_network: bool = False
     """Whether everybody who reaches `ratelimiter_address` may use up anybody's limits, as behind a
     network policy or a mesh that encrypts. Without it the port stays on this machine."""
@@ -131,11 +143,10 @@ class RatelimiterSettings(BaseModel):
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
-        path = self.ratelimiter_socket
-        if path and len(bytes(path)) > _SOCKET_PATH_BYTES:
-            raise ValueError(
-                f"ratelimiter_socket is longer than {_SOCKET_PATH_BYTES} bytes: {path}"
-            )
+        for name in ("ratelimiter_socket", "ratelimiter_quota_socket"):
+            path = getattr(self, name)
+            if path and len(bytes(path)) > _SOCKET_PATH_BYTES:
+                raise ValueError(f"{name} is longer than {_SOCKET_PATH_BYTES} bytes: {path}")
         if self.redis_pool_size <= self.ratelimiter_in_flight:
             raise ValueError("redis_pool_size must be above ratelimiter_in_flight")
         if self.redis_mode == "cluster" and self.redis_db:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from policy_engine.balanced_limits import QUOTAS_CLUSTER
 from policy_engine.hop import ENGINE_CLUSTER
 from policy_engine.limits import RATELIMITER_CLUSTER
 from policy_engine.policy import typed
@@ -42,6 +43,8 @@ def bootstrap(
     access_log_address: tuple[str, int] | None = None,
     ratelimiter_socket: Path | None = None,
     ratelimiter_address: tuple[str, int] | None = None,
+    quota_socket: Path | None = None,
+    quota_address: tuple[str, int] | None = None,
     engine: Sequence[Path | tuple[str, int]] = (),
 ) -> Document:
     """Envoy's bootstrap. Each service is reached by its Unix socket or its TCP address.
@@ -59,6 +62,8 @@ def bootstrap(
     if ratelimiter_socket is not None or ratelimiter_address is not None:
         limiter = _service(RATELIMITER_CLUSTER, ratelimiter_socket, ratelimiter_address)
         clusters.append(limiter | {"circuit_breakers": _MANY_AT_ONCE})
+    if quota_socket is not None or quota_address is not None:
+        clusters.append(_service(QUOTAS_CLUSTER, quota_socket, quota_address))
     workers = service_cluster(ENGINE_CLUSTER, engine)
     clusters.append(workers | {"circuit_breakers": _MANY_AT_ONCE})
     ads: Document = {"ads": {}, "resource_api_version": "V3"}

@@ -116,7 +116,7 @@ class AdvancedRatelimit(Policy):
         if exceeded is not None:
             before.insert(0, HttpFilter(f"{name}.answer", _worded(name, exceeded, scope)))
         if backend != "memory":
-            limiting = together(self.name, quotas, scope, name=name, marked=marked)
+            limiting = together(self.name, quotas, scope, name=name, backend=backend, marked=marked)
         else:
             self._only_what_a_router_can(quotas)
             limiters = in_router.limiters(name, quotas, scope, marked=marked)

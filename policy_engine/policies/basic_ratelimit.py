@@ -24,6 +24,10 @@ from policy_engine.rate_limits.quota import Backend, Counted, Window
 from policy_engine.rate_limits.together import bucket, shadowed, together
 from policy_engine.shadow import counted
 
+_TOO_MANY = {
+    "error": "Too Many Requests",
+    "message": "Rate limit exceeded. Please try again later.",
+}
 _LIMITER = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 
 
@@ -53,14 +57,8 @@ class BasicRatelimit(Policy):
     name: ClassVar[str] = "basic-ratelimit"
     version: ClassVar[Version] = Version(1, 1, 1)
     refusals: ClassVar[tuple[Refusal, ...]] = (
-        Refusal(
-            "local_rate_limited",
-            429,
-            {
-                "error": "Too Many Requests",
-                "message": "Rate limit exceeded. Please try again later.",
-            },
-        ),
+        Refusal("local_rate_limited", 429, _TOO_MANY),
+        Refusal("rate_limited_by_quota", 429, _TOO_MANY),
     )
     silenced: ClassVar[frozenset[str]] = TOLD
     example: ClassVar[Document] = {
@@ -84,7 +82,7 @@ class BasicRatelimit(Policy):
         backend = self.backend or scope.system.ratelimit_backend
         if backend != "memory":
             name = scope.unique(self.name)
-            return together(self.name, [self._counted(scope)], scope, name=name)
+            return together(self.name, [self._counted(scope)], scope, name=name, backend=backend)
         ordered = sorted(self.limits, key=lambda limit: limit.rate_per_s, reverse=True)
         filters = [HttpFilter(scope.unique(self.name), _limiter(one, scope)) for one in ordered]
         return one_voice(filters, self.name, scope, telling([self._counted(scope)], scope))

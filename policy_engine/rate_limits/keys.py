@@ -94,6 +94,18 @@ class KeyPart(Parameters):
         return self.type not in ("header", "cel", "metadata")
 
 
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One part of a key as text that is worked out for each request."""
+
+    entry: str  # its name in a descriptor
+    gate: str  # the name of the entry that says that it is as it must be
+    format: str  # of Envoy's access logs
+    missing: str  # what stands for it where a request lacks it
+    fixed: str | None  # what it is for every request, if that is known
+    pattern: str | None  # RE2; what does not hold it is not counted
+
+
 @dataclass(frozen=True)
 class Key:
     """The parts of one quota's key, as entries of a descriptor: `p0`, `p1`, ..."""
@@ -115,11 +127,26 @@ class Key:
                     "generic_key": {
                         "descriptor_key": f"p{number}",
                         "descriptor_value": self._told(part)[0],
-                        "default_value": f"{_MISSING}_{part.type}_{part.key}".replace("%", "_"),
+                        "default_value": _missing(part),
                     }
                 }
             )
         return made
+
+    @cached_property
+    def values(self) -> tuple[Value, ...]:
+        """The same parts where no descriptors are made."""
+        return tuple(
+            Value(
+                entry=f"p{number}",
+                gate=f"m{number}",
+                format=self._told(part)[0],
+                missing=_missing(part),
+                fixed=None if part.match is not None else self._constant(part),
+                pattern=None if part.match is None else part.match.value,
+            )
+            for number, part in enumerate(self.parts)
+        )
 
     @cached_property
     def entries(self) -> list[Document]:
@@ -186,10 +213,26 @@ class Key:
             case "cel":
                 found = _cel(translated(part.expression, scope))
             case "apiname" | "apiversion" | "constant":
-                constants = {"apiname": scope.api_name, "apiversion": scope.api_version}
-                value = constants.get(part.type, key)
-                found = value.replace("%", "%%") or "-", text(value)
+                value = self._constant(part) or ""
+                found = value.replace("%", "%%"), text(value)
         return found
+
+    def _constant(self, part: KeyPart) -> str | None:
+        """What the part is for every request, or None."""
+        scope = self.scope
+        match part.type:
+            case "apiname":
+                return scope.api_name or "-"
+            case "apiversion":
+                return scope.api_version or "-"
+            case "constant":
+                return part.key
+            case _:
+                return None
+
+
+def _missing(part: KeyPart) -> str:
+    return f"{_MISSING}_{part.type}_{part.key}".replace("%", "_")
 
 
 def _cel(expression: str) -> tuple[str, str]:

@@ -6,10 +6,10 @@ from hashlib import sha256
 from policy_engine.errors import PolicyNotCompiled
 from policy_engine.limits import WhenAway
 from policy_engine.policy import Document, HttpFilter, Scope
-from policy_engine.rate_limits import in_router, shared
+from policy_engine.rate_limits import balanced, in_router, shared
 from policy_engine.rate_limits.headers import one_voice
 from policy_engine.rate_limits.keys import Key
-from policy_engine.rate_limits.quota import Counted
+from policy_engine.rate_limits.quota import Backend, Counted
 from policy_engine.shadow import limit_reported
 
 _WINDOWS = 2  # a bucket of so many never refuses what a fixed window lets pass
@@ -21,13 +21,26 @@ def together(
     scope: Scope,
     *,
     name: str,
+    backend: Backend = "redis",
     marked: Document | None = None,
 ) -> tuple[HttpFilter, ...]:
-    """The filters of `policy` for shared limits; `name` is that of the one that refuses.
+    """The filters of `policy` for shared limits; `name` is that of the one that asks.
 
-    Raises PolicyNotCompiled.
+    With `redis-local-async`, quotas that shares can hold are held by shares; there is always a way
+    for the others. Raises PolicyNotCompiled.
     """
     _needs_rate_limiter(policy, scope)
+    if backend == "redis-local-async":
+        shares = [one for one in counted if balanced.can_balance(one, scope)]
+        asked = [one for one in counted if one not in shares]
+        filters = balanced.limiters(name, shares, scope, marked=marked)
+        return (*filters, *(_asking(policy, asked, scope, name, marked) if asked else ()))
+    return _asking(policy, counted, scope, name, marked)
+
+
+def _asking(
+    policy: str, counted: Sequence[Counted], scope: Scope, name: str, marked: Document | None
+) -> tuple[HttpFilter, ...]:
     away: list[HttpFilter] = []
     known = [one for one in counted if one.cost is None or not one.cost.afterwards]
     if known and WhenAway(scope.system.ratelimit_when_away) is WhenAway.LOCAL:

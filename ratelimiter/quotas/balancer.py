@@ -134,9 +134,8 @@ class Balancer:
         told = dict(usage.entries)
         share_of = told.pop(PROBE_ENTRY)
         bucket = self._of_router[router].get(tuple(sorted(told.items())))
-        if bucket is None:
-            if not usage.first and not usage.allowed:
-                router.abandon(usage.entries)
+        if bucket is None:  # it comes before the bucket itself, or outlives it
+            router.abandon(usage.entries)
             return
         share = bucket.shares[router]
         if share.pulse is None:

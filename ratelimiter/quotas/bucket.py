@@ -166,7 +166,10 @@ class Bucket:
             self.shares.items(), shares(mine, self._demands(equal)), strict=True
         ):
             tokens, interval_s = fill(rate)
-            one = Assignment(capacity(rate * burst_s), tokens, interval_s)
+            # what passes before the first assignment arrives takes the place of the first burst:
+            # the next bucket is as full, in part, as the one before
+            size = 1 if share.given is None else capacity(rate * burst_s)
+            one = Assignment(size, tokens, interval_s)
             if share.given is None or _differs(share.given, one):
                 made[router] = one
         return made
@@ -196,6 +199,6 @@ class Bucket:
 
 
 def _differs(old: Assignment, new: Assignment) -> bool:
-    if (old.size == 0) != (new.size == 0) or old.interval_s != new.interval_s:
+    if old.interval_s != new.interval_s or abs(old.size - new.size) > old.size // 4:
         return True
     return abs(old.tokens - new.tokens) > _CHANGED * old.tokens

@@ -7,9 +7,8 @@ reported again with the next request that it sees: the time until then is a samp
 import math
 
 MEMORY_S = 0.5  # what is this old counts a third
-_SIGMAS = 3.0
+_UNLIKELY = 14.0  # twice the logarithm of how much likelier the new rate is: about 1 in 5,000
 _FACTOR = 1.5
-_SEEN_LEAST = 5.0
 _EXPECTED_LEAST = 0.5
 
 
@@ -51,11 +50,9 @@ class Pulse:
             exposed_s += now_s - self.waits_since_s
         if exposed_s <= 0:
             return None
-        expected = rate_per_s * self._share * exposed_s
-        off = self._seen - expected
-        if abs(off) < _SIGMAS * math.sqrt(max(expected, 1.0)):
-            return None
-        if off > 0 and self._seen < _SEEN_LEAST:
+        seen, expected = self._seen, max(1e-9, rate_per_s * self._share * exposed_s)
+        likelier = expected - seen + (seen * math.log(seen / expected) if seen > 0 else 0.0)
+        if 2 * likelier < _UNLIKELY:
             return None
         found = max(self._seen, _EXPECTED_LEAST) / (self._share * exposed_s)
         if 1 / _FACTOR < found / max(rate_per_s, 1e-9) < _FACTOR:

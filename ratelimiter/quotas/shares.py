@@ -17,10 +17,10 @@ def shares(limit: float, demands: Sequence[float]) -> list[float]:
     if not demands:
         return []
     total = sum(demands)
+    floor = limit * min(FLOOR, 1 / len(demands))
     if total <= limit:
         rest = (limit - total) / len(demands)
-        return [demand + rest for demand in demands]
-    floor = limit * min(FLOOR, 1 / len(demands))
+        return [max(floor, demand + rest) for demand in demands]
     left, asked = limit, total
     small: set[int] = set()
     while True:

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +17,6 @@ from policy_engine.system import SystemParameters
 from tests.policy_engine.attached import LOCAL_REPLY
 from tests.ratelimiter.gateway import cluster, where
 from tests.xds.routing import Router, api, router
-
-_CONNECTIONS = 8
 
 
 def orders(upstream: int, *limits: dict[str, Any], **more: Any) -> Any:
@@ -68,48 +66,46 @@ class Load:
     late_s: float = 0.0  # how far the load was behind at worst
 
     async def run(self, started: float, seconds: float) -> None:
-        """So long, counted from `started` (monotonic time); pipelined on few connections."""
-        async with AsyncExitStack() as stack:
-            lanes = []
-            for _ in range(_CONNECTIONS):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                stack.callback(writer.close)
-                lanes.append((reader, writer))
-            request = (
-                f"GET {self.path} HTTP/1.1\r\nhost: any.example\r\n{self.headers}\r\n"
-            ).encode()
-            async with asyncio.TaskGroup() as group:
-                answers = [
-                    group.create_task(self._answers(reader, started)) for reader, _ in lanes
-                ]
-                number, due = 0, started
-                while due < started + seconds:
-                    await asyncio.sleep(max(0.0, due - time.monotonic()))
-                    now = time.monotonic()
-                    self.late_s = max(self.late_s, now - due)
-                    while due <= now:
-                        lanes[number % _CONNECTIONS][1].write(request)
-                        number += 1
-                        due += 1 / self.rate if self.rate else 0.02
-                for task in answers:
-                    task.cancel()
+        """So long, counted from `started` (monotonic time); each request on an idle connection."""
+        request = f"GET {self.path} HTTP/1.1\r\nhost: any.example\r\n{self.headers}\r\n".encode()
+        idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
-    async def _answers(self, reader: asyncio.StreamReader, started: float) -> None:
-        while True:
-            head = await reader.readuntil(b"\r\n\r\n")
-            tenth = int((time.monotonic() - started) * 10)
-            status = int(head[9:12])
-            if status == 200:
-                self.passed[tenth] += 1
-            elif status == 429:
-                self.refused[tenth] += 1
+        async def one() -> None:
+            if idle:
+                lane = idle.pop()
             else:
-                self.other[status] += 1
-            lower = head.lower()
-            at = lower.find(b"content-length: ")
-            if at >= 0:
-                size = int(lower[at + 16 : lower.index(b"\r", at)])
-                await reader.readexactly(size)
+                lane = await asyncio.open_connection("127.0.0.1", self.port)
+            lane[1].write(request)
+            await self._answer(lane[0], started)
+            idle.append(lane)
+
+        async with asyncio.TaskGroup() as group:
+            due = started
+            while due < started + seconds:
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                now = time.monotonic()
+                self.late_s = max(self.late_s, now - due)
+                while due <= now:
+                    if self.rate:
+                        group.create_task(one())
+                    due += 1 / self.rate if self.rate else 0.02
+        for _, writer in idle:
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, started: float) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        tenth = int((time.monotonic() - started) * 10)
+        status = int(head[9:12])
+        if status == 200:
+            self.passed[tenth] += 1
+        elif status == 429:
+            self.refused[tenth] += 1
+        else:
+            self.other[status] += 1
+        lower = head.lower()
+        at = lower.find(b"content-length: ")
+        if at >= 0:
+            await reader.readexactly(int(lower[at + 16 : lower.index(b"\r", at)]))
 
 
 def passed(loads: Sequence[Load], start_s: float, end_s: float) -> int:
