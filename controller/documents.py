@@ -10,6 +10,7 @@ from typing import Any, cast
 import orjson
 import yaml
 
+from bus.resources.bounded_yaml import MERGE, BoundedLoader, TooMuch, check_depth
 from controller.errors import ParseFailed
 
 Document = dict[str, Any]
@@ -20,14 +21,14 @@ MAX_NODES = 200_000  # aliases make a small text a large document
 _TOO_MUCH = "the document is nested too deeply or too large"
 
 
-class _Loader(yaml.CSafeLoader):
+class _Loader(BoundedLoader):
     """YAML 1.2 core schema; a key given twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """The mapping, unless a key comes twice."""
         seen: set[str] = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+            if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:
                 if key.value in seen:
                     raise yaml.constructor.ConstructorError(
                         None, None, f"key {key.value!r} is given twice", key.start_mark
@@ -91,25 +92,15 @@ def _json(body: bytes) -> object:
 
 def _yaml(body: bytes) -> object:
     try:
-        _bounded(body)
+        check_depth(body, MAX_DEPTH, _Loader)
         return yaml.load(body, Loader=_Loader)  # noqa: S506  (it is a SafeLoader)
+    except TooMuch:
+        raise ParseFailed(_TOO_MUCH) from None
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise ParseFailed(f"failed to parse YAML: {reason}") from error
     except (ValueError, OverflowError, RecursionError) as error:
         raise ParseFailed(f"failed to parse YAML: {error}") from error
-
-
-def _bounded(body: bytes) -> None:
-    """Raises ParseFailed when `body` is nested so deeply that libyaml would overflow the stack."""
-    depth = 0
-    for event in yaml.parse(body, Loader=_Loader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise ParseFailed(_TOO_MUCH)
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
 
 
 class _Budget:

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 import orjson
 import yaml
 
+from bus.resources.bounded_yaml import BoundedLoader, TooMuch, check_depth
 from policy_engine.json_path import Json
 
 LONGEST_BYTES: Final = 512 << 10
@@ -15,6 +16,7 @@ MOST_NODES: Final = 100_000
 """YAML's aliases can say much in a few lines: mappings, lists and scalars, aliases followed."""
 
 _DEEPEST: Final = 100
+_TOO_MUCH: Final = f"has more than {MOST_NODES} values, or is deeper than {_DEEPEST}"
 _DIALECTS: Final = (
     "https://spec.openapis.org/oas/3.1/dialect/base",
     "https://json-schema.org/draft/2020-12/schema",
@@ -22,7 +24,7 @@ _DIALECTS: Final = (
 _VERSION: Final = re.compile(r"3\.[01]\.\d+(-.*)?")
 
 
-class _Yaml(yaml.CSafeLoader):
+class _Yaml(BoundedLoader):
     """YAML 1.2's scalars: dates are text, and so are `yes` and `off`."""
 
 
@@ -51,7 +53,7 @@ def read(document: Json) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ValueError("is not an OpenAPI document: it is not an object")  # noqa: TRY004
     document = _Copy().of(document, 0)
-    if len(orjson.dumps(document)) > LONGEST_BYTES:
+    if len(_written(document)) > LONGEST_BYTES:
         raise ValueError(f"must be at most {LONGEST_BYTES} bytes long")
     version = document.get("openapi")
     if not isinstance(version, str) or not _VERSION.fullmatch(version):
@@ -63,13 +65,23 @@ def read(document: Json) -> dict[str, Any]:
     return cast("dict[str, Any]", document)
 
 
+def _written(document: Json) -> bytes:
+    try:
+        return orjson.dumps(document)
+    except orjson.JSONEncodeError as error:
+        raise ValueError(f"holds a value that JSON cannot: {error}") from None
+
+
 def _parsed(text: str) -> Json:
     try:
         if text.lstrip().startswith("{"):
             return orjson.loads(text)
+        check_depth(text, _DEEPEST, _Yaml)
         return yaml.load(text, _Yaml)  # noqa: S506 - a safe loader
     except orjson.JSONDecodeError as error:
         raise ValueError(f"is not JSON: {error}") from None
+    except TooMuch:
+        raise ValueError(_TOO_MUCH) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ValueError(f"is not YAML: {' '.join(str(error).split())}") from None
 
@@ -83,7 +95,7 @@ class _Copy:
     def of(self, node: Json, depth: int) -> Json:
         self._left -= 1
         if self._left < 0 or depth > _DEEPEST:
-            raise ValueError(f"has more than {MOST_NODES} values, or is deeper than {_DEEPEST}")
+            raise ValueError(_TOO_MUCH)
         match node:
             case dict():
                 return {_key(key): self.of(value, depth + 1) for key, value in node.items()}

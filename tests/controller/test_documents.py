@@ -4,6 +4,7 @@ import pytest
 
 from controller.documents import read, to_yaml
 from controller.errors import ParseFailed
+from tests.bus.resources.test_bounded_yaml import merge_bomb
 
 
 def test_json_and_yaml_say_the_same() -> None:
@@ -61,6 +62,7 @@ def test_broken_json_is_refused_in_the_words_of_the_contract(body: bytes) -> Non
         (b"a: " + b"[" * 100_000, "nested too deeply"),
         (b"a: " + b"{b: " * 100_000, "nested too deeply"),
         (b"- " * 100_000, "nested too deeply"),
+        (merge_bomb().encode(), "nested too deeply or too large"),
         (b"\xff\xfe\xff", "failed to parse YAML"),
     ],
 )

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from policy_engine.openapi.document import LONGEST_BYTES, for_direction, read, resolved
+from tests.bus.resources.test_bounded_yaml import merge_bomb
 
 LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n"
@@ -29,6 +30,9 @@ def test_yaml_is_read_as_json_would_be() -> None:
         ({"openapi": "3.1.0", "jsonSchemaDialect": "https://x.example"}, "is not known"),
         ("openapi: 3.1.0\n" + LAUGHS, "has more than 100000 values"),
         ("openapi: 3.1.0\nx: " + "[" * 150 + "]" * 150, "deeper than 100"),
+        ("openapi: 3.1.0\nx: " + "[" * 100_000, "deeper than 100"),
+        ("openapi: 3.1.0\n" + merge_bomb(), "has more than 100000 values"),
+        ("openapi: 3.1.0\nx: 123456789012345678901234567890", "a value that JSON cannot"),
         ("x" * (LONGEST_BYTES + 1), "bytes long"),
         ({"openapi": "3.1.0", "x": "x" * LONGEST_BYTES}, "bytes long"),
         ("openapi: 3.1.0\nnull: b\n", "key that is no text"),
