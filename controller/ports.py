@@ -10,6 +10,7 @@ from bus.resources.rest_api import PolicyRef
 from controller.model import ApiFilter, Counts, Outgoing, StoredApi, StoredKey
 from controller.resources import AnyResource, R, Resource, ResourceFilter, StoredResource
 from policy_engine.policy import Policy
+from policy_engine.system import SystemParameters
 
 Everything = tuple[Sequence[StoredApi], Sequence[StoredKey], Sequence[AnyResource]]
 
@@ -141,6 +142,11 @@ class Record(Protocol):
 
 class PolicyCatalogue(Protocol):
     """The policies that are loaded."""
+
+    @property
+    def system(self) -> SystemParameters:
+        """What whoever runs the gateway tells them."""
+        ...
 
     def parse(self, ref: PolicyRef) -> Policy:
         """The policy that `ref` names. Raises UnknownPolicy, InvalidParameters."""

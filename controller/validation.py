@@ -9,7 +9,7 @@ from bus.resources.rest_api import Operation, PolicyRef, RestApi, RestApiSpec, U
 from controller.errors import Invalid
 from controller.ports import PolicyCatalogue
 from policy_engine.attached import Attached, as_attached
-from policy_engine.attachments import faults, too_many
+from policy_engine.attachments import faults, misplaced, too_many
 from policy_engine.errors import InvalidParameters, PolicyError
 from policy_engine.policy import Scope
 
@@ -53,7 +53,7 @@ def rest_api(document: Mapping[str, Any], catalogue: PolicyCatalogue) -> RestApi
         *_definitions(api.spec),
         *_references(api.spec),
         *_operations(api.spec.operations),
-        *_policies(api.spec, catalogue),
+        *_policies(api, catalogue),
     ]
     if faults:
         raise Invalid(FAILED, faults)
@@ -99,8 +99,17 @@ def _operations(operations: Iterable[Operation]) -> Iterator[FieldFault]:
             )
 
 
-def _policies(spec: RestApiSpec, catalogue: PolicyCatalogue) -> Iterator[FieldFault]:
-    scope = Scope("api", "", spec.display_name, spec.version, spec.resolved_context)
+def _policies(api: RestApi, catalogue: PolicyCatalogue) -> Iterator[FieldFault]:
+    spec = api.spec
+    scope = Scope(
+        level="api",
+        api_id=api.id,
+        api_name=spec.display_name,
+        api_version=spec.version,
+        context=spec.resolved_context,
+        system=catalogue.system,
+        below=frozenset(ref.name for one in spec.operations for ref in one.policies),
+    )
     above, wrong = _chain("spec.policies", spec.policies, spec, scope, catalogue)
     yield from wrong
     reason = too_many(above, (), (scope, scope))
@@ -108,7 +117,13 @@ def _policies(spec: RestApiSpec, catalogue: PolicyCatalogue) -> Iterator[FieldFa
         yield FieldFault("spec.policies", reason)
     for index, operation in enumerate(spec.operations):
         field = f"spec.operations[{index}].policies"
-        below = replace(scope, level="operation", operation_path=operation.matcher.path.value)
+        below = replace(
+            scope,
+            level="operation",
+            below=frozenset(),
+            operation_method=operation.matcher.method,
+            operation_path="/" + "/".join(operation.matcher.path.segments),
+        )
         own, wrong = _chain(field, operation.policies, spec, below, catalogue)
         yield from wrong
         if own and reason is None:
@@ -126,6 +141,7 @@ def _chain(
 ) -> tuple[list[Attached], list[FieldFault]]:
     """The policies that are as they should be, and what is wrong with the others."""
     attached: list[Attached] = []
+    positions: list[int] = []
     found: list[FieldFault] = []
     for index, ref in enumerate(policies):
         at = f"{field}[{index}]"
@@ -151,4 +167,9 @@ def _chain(
         found += wrong
         if not wrong:
             attached.append(one)
+            positions.append(index)
+    if spec.deployment_state == "deployed":  # or else no router sees it
+        for position, fault in misplaced(attached, scope):
+            at = f"{field}[{positions[position]}]"
+            found.append(FieldFault(f"{at}.{fault.path}" if fault.path else at, fault.message))
     return attached, found

@@ -83,6 +83,34 @@ def _meaning(one: Attached, scope: Scope) -> Iterator[Fault]:
         yield Fault("mode", f"mode shadow is not possible: {error.reason}")
 
 
+def misplaced(attached: Sequence[Attached], scope: Scope) -> Iterator[tuple[int, Fault]]:
+    """What has no meaning on this gateway or beside the others: its position, and why.
+
+    The path of a fault is that of the field below the policy; empty for the policy as a whole.
+    """
+    left = list(enumerate(attached))
+    while _uncompiled([one for _, one in left], scope) is not None:
+        for count in range(1, len(left) + 1):
+            error = _uncompiled([one for _, one in left[:count]], scope)
+            if error is not None:
+                break
+        else:  # no beginning of it fails, but the whole does
+            return
+        likes = [at for at in range(count) if left[at][1].policy.name == error.name]
+        at = likes[-1] if likes else count - 1
+        path = f"params.{error.parameter}" if error.parameter else ""
+        yield left[at][0], Fault(path, f"{error.name}: {error.reason}")
+        del left[at]
+
+
+def _uncompiled(attached: Sequence[Attached], scope: Scope) -> PolicyNotCompiled | None:
+    try:
+        compile_chain(attached, _again(scope))
+    except PolicyNotCompiled as error:
+        return error
+    return None
+
+
 def too_many(
     above: Sequence[Attached], below: Sequence[Attached], scopes: tuple[Scope, Scope]
 ) -> str | None:

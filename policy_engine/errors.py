@@ -50,10 +50,11 @@ class InvalidParameters(PolicyError):
 class PolicyNotCompiled(PolicyError):
     """The policy is valid but has no meaning where it stands."""
 
-    def __init__(self, name: str, reason: str) -> None:
+    def __init__(self, name: str, reason: str, *, parameter: str = "") -> None:
         super().__init__(f"policy {name!r}: {reason}")
         self.name = name
         self.reason = reason
+        self.parameter = parameter  # that would have to change, such as `issuers[0]`
 
 
 class MalformedQuota(PolicyError):

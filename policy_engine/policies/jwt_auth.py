@@ -219,12 +219,13 @@ class JwtAuth(Policy):
             raise PolicyNotCompiled(
                 self.name, "the gateway has no key manager: set key_managers in [policies]"
             )
-        unknown = [one for one in self.issuers if one not in known]
-        if unknown:
-            raise PolicyNotCompiled(
-                self.name,
-                f"the gateway has no key manager {unknown[0]!r}; it has {', '.join(sorted(known))}",
-            )
+        for index, one in enumerate(self.issuers):
+            if one not in known:
+                raise PolicyNotCompiled(
+                    self.name,
+                    f"the gateway has no key manager {one!r}; it has {', '.join(sorted(known))}",
+                    parameter=f"issuers[{index}]",
+                )
         return tuple(known[one] for one in dict.fromkeys(self.issuers or known))
 
     def _place(self, system: SystemParameters) -> tuple[str, str]:

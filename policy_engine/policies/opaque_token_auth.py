@@ -105,13 +105,14 @@ class OpaqueTokenAuth(PythonPolicy):
                 " [policies]",
             )
         names = {text for one in known for text in (one.name, one.issuer) if text}
-        unknown = [one for one in self.issuers if one not in names]
-        if unknown:
-            raise PolicyNotCompiled(
-                self.name,
-                f"the gateway has no introspection provider {unknown[0]!r};"
-                f" it has {', '.join(sorted(one.name for one in known))}",
-            )
+        for index, issuer in enumerate(self.issuers):
+            if issuer not in names:
+                raise PolicyNotCompiled(
+                    self.name,
+                    f"the gateway has no introspection provider {issuer!r};"
+                    f" it has {', '.join(sorted(one.name for one in known))}",
+                    parameter=f"issuers[{index}]",
+                )
 
     def on_request_headers(self, exchange: Exchange) -> Answer | Awaitable[Answer | None] | None:
         """Waits only when a provider has to be asked."""

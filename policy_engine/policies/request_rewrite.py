@@ -297,7 +297,9 @@ class RequestRewrite(Policy):
         """
         if self.method_rewrite == "HEAD":
             raise PolicyNotCompiled(
-                self.name, "methodRewrite HEAD: callers would wait for a body that never comes"
+                self.name,
+                "methodRewrite HEAD: callers would wait for a body that never comes",
+                parameter="methodRewrite",
             )
         name = scope.unique(self.name)
         conditions, asked = self._conditions()

@@ -75,6 +75,7 @@ class Respond(Policy):
             raise PolicyNotCompiled(
                 self.name,
                 f"statusCode {self.status_code} is interim: HTTP needs a final status, 200 to 599",
+                parameter="statusCode",
             )
         return ()
 

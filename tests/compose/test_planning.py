@@ -95,12 +95,15 @@ async def test_only_the_api_that_envoy_refuses_is_refused_in_envoys_words() -> N
 
 
 async def test_what_cannot_be_compiled_or_is_invalid_has_its_reason_and_field() -> None:
-    status = [{"name": "respond", "params": {"statusCode": 102}}]
-    uncompiled = rest_api("interim", "http://u.example", policies=status)
+    elsewhere = {"name": "copy", "basePath": "/v2", "upstreams": [{"url": "http://c.example"}]}
+    mirror = {"name": "mirror", "params": {"targetUpstream": "copy"}}
+    uncompiled = rest_api(
+        "apart", "http://u.example", policies=[mirror], upstreamDefinitions=[elsewhere]
+    )
     invalid = rest_api("invalid", "http://u.example", policies=[{"name": "nothing-like-it"}])
     told = await effects_of(planner(), [uncompiled, invalid])
     assert told[0]["verdict"]["by"] == "compiler"
-    assert "102 is interim" in told[0]["verdict"]["reason"]
+    assert "'copy' needs the basePath" in told[0]["verdict"]["reason"]
     (problem,) = told[1]["problems"]
     assert problem["field"].startswith("spec.policies[0]")
     assert "not found in loaded policy definitions" in problem["message"]

@@ -8,6 +8,7 @@ from controller.errors import Invalid
 from controller.validation import accepted, rest_api
 from policy_engine import catalogue
 from policy_engine.gates import CONDITIONS_MAX
+from policy_engine.system import SystemParameters
 from tests.controller.samples import document
 
 CATALOGUE = catalogue.load()
@@ -196,9 +197,9 @@ KEY = {"key": "API-Key", "in": "header"}
         (attached("api-key-auth", KEY, failureMode="open"), "failureMode", "runs in Envoy"),
         (attached("api-key-auth", KEY, timeout="1s"), "timeout", "runs in Envoy"),
         (
-            attached("circuit-breaker", {"maxRequests": 1}, mode="shadow"),
+            attached("oidc-login", CATALOGUE.resolve("oidc-login").example, mode="shadow"),
             "mode",
-            "mode shadow is not possible: circuit-breaker has no shadow mode",
+            "mode shadow is not possible: oidc-login has no shadow mode",
         ),
     ],
 )
@@ -208,6 +209,71 @@ def test_what_an_attachment_cannot_mean_is_told_by_its_field(
     ((found, message),) = faults(document(policies=[policy]))
     assert found == f"spec.policies[0].{field}"
     assert words in message
+
+
+LIMITS = {"limits": [{"requests": 1, "duration": "1s"}]}
+SHARED = attached("basic-ratelimit", {**LIMITS, "backend": "redis"})
+CACHE = attached("response-cache", {"ttl": "1m"})
+
+
+@pytest.mark.parametrize(
+    ("policy", "field", "words"),
+    [
+        (attached("jwt-auth"), "", "jwt-auth: the gateway has no key manager: set key_managers"),
+        (attached("mtls-client-identity"), "", "set client_authorities_file"),
+        (attached("opaque-token-auth"), "", "no introspection provider"),
+        (attached("backend-jwt"), "", "set backend_jwt_key_path"),
+        (attached("respond", {"statusCode": 102}), ".params.statusCode", "102 is interim"),
+        (attached("request-rewrite", {"methodRewrite": "HEAD"}), ".params.methodRewrite", "HEAD"),
+        (SHARED, "", "this gateway has no rate limiter, only memory"),
+    ],
+)
+def test_what_this_gateway_cannot_do_is_told_at_once_by_its_field(
+    policy: dict[str, Any], field: str, words: str
+) -> None:
+    headers = {"headers": [{"name": "X-A", "value": "1"}]}
+    fine = attached("set-headers", {"request": headers})
+    ((found, message),) = faults(document(policies=[fine, policy]))
+    assert found == f"spec.policies[1]{field}"
+    assert words in message
+    below = document(policies=[fine])
+    below["spec"]["operations"][0]["policies"] = [fine, fine, policy]
+    ((found, message),) = faults(below)
+    assert found == f"spec.operations[0].policies[2]{field}"
+    assert words in message
+    below["spec"]["deploymentState"] = "undeployed"
+    assert rest_api(below, CATALOGUE)
+
+
+def test_a_name_that_the_gateway_does_not_know_is_told_where_it_stands() -> None:
+    keys = {"remote": {"uri": "https://login.example.com/keys"}}
+    system = SystemParameters(key_managers=({"name": "known", "jwks": keys},))
+    knowing = catalogue.load(system=system)
+    policy = attached("jwt-auth", {"issuers": ["known", "nobody"]})
+    with pytest.raises(Invalid) as caught:
+        rest_api(document(policies=[policy]), knowing)
+    (fault,) = caught.value.faults
+    assert fault.field == "spec.policies[0].params.issuers[1]"
+    assert "no key manager 'nobody'; it has known" in fault.message
+    assert rest_api(document(policies=[attached("jwt-auth")]), knowing)
+
+
+def test_every_policy_that_is_out_of_place_is_told() -> None:
+    key = attached("api-key-auth", {"key": "K", "in": "header"})
+    found = faults(document(policies=[SHARED, CACHE, key, SHARED]))
+    assert [field for field, _ in found] == [f"spec.policies[{at}]" for at in (0, 1, 3)]
+    assert "would not pass api-key-auth" in found[1][1]
+    ((field, message),) = faults(document(policies=[key, CACHE, CACHE]))
+    assert field == "spec.policies[2]"
+    assert "twice" in message
+
+
+def test_a_policy_of_an_operation_can_be_why_one_of_the_api_is_out_of_place() -> None:
+    found = document(policies=[CACHE])
+    found["spec"]["operations"][0]["policies"] = [attached("csrf")]
+    ((field, message),) = faults(found)
+    assert field == "spec.policies[0]"
+    assert "would not pass csrf" in message
 
 
 def test_authentication_in_python_fails_closed() -> None:
