@@ -46,12 +46,23 @@ def ietf(policy: str, only: str | None, *, keep_x: bool) -> list[Document]:
     of several, Envoy does not say whose numbers it tells.
     Source: draft-ietf-httpapi-ratelimit-headers-10.
     """
-    made = [_put("ratelimit-policy", literal(policy), "OVERWRITE_IF_EXISTS_OR_ADD")]
+    made = _if_limited("ratelimit-policy", literal(policy))
     if only is not None:
         state = "%RESP(x-ratelimit-remaining)%;t=%RESP(x-ratelimit-reset)%"
-        value = f'"{literal(only)}";r={state}'
-        made.append(_put("ratelimit", value, "OVERWRITE_IF_EXISTS_OR_ADD"))
+        made += _if_limited("ratelimit", f'"{literal(only)}";r={state}')
     return made if keep_x else [*made, *({"remove": one} for one in X_HEADERS)]
+
+
+def _if_limited(name: str, value: str) -> list[Document]:
+    """Edits that say so where the limiter has looked at the request.
+
+    Answers of other policies pass here too. What is empty is not put: only where the limiter has
+    left a number there is something to overwrite.
+    """
+    return [
+        _put(name, "%RESP(x-ratelimit-remaining)%", "OVERWRITE_IF_EXISTS_OR_ADD"),
+        _put(name, value, "OVERWRITE_IF_EXISTS"),
+    ]
 
 
 def _first_only(name: str) -> Document:

@@ -96,6 +96,13 @@ async def test_headers_of_several_limits_come_once() -> None:
         assert [answer.headers.get_list(name) for name in TOLD[:2]] == [["10"], ["9"]]
 
 
+async def test_who_is_refused_before_the_limit_is_told_nothing_of_it() -> None:
+    async with gateway(Api((policy("ip-filter", deny=["127.0.0.1"]), limit(5)))) as running:
+        refused = await running.client.get("/")
+        assert refused.status_code == 403
+        assert not [name for name in refused.headers if "ratelimit" in name]
+
+
 async def test_the_upstreams_own_limit_headers_are_not_mistaken_for_ours() -> None:
     async with gateway(Api((limit(5),))) as running:
         running.backend.answer = lambda _: Answer(headers=(("X-RateLimit-Limit", "77"),))
