@@ -7,14 +7,14 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from policy_engine.headers import EditableHeaderName, caller, header_mutation
+from policy_engine.headers import EditableHeaderName, caller
 from policy_engine.lua import constants, lua, program
 from policy_engine.plan_limits import limiters
 from policy_engine.policy import Document, HttpFilter, Policy, Refusal, Scope, Version
+from policy_engine.rate_limits.headers import TOLD, one_voice
 from policy_engine.shadow import looking
 from policy_engine.subscriptions import Subscriber
 
-_TOLD = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
 _COOKIE = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]*")
 
 
@@ -37,12 +37,14 @@ class SubscriptionValidation(Policy):
     says that they are only counted. With a rate limiter (tier Standard) all routers count
     together, in the minutes, hours, days and months of the calendar (UTC). Without one, each
     router counts by itself: a limit fills evenly, a month has 30 days, and every change of the API
-    or its subscriptions begins the count anew.
+    or its subscriptions begins the count anew. What the upstream says of limits in `RateLimit` and
+    `X-RateLimit-*` is taken off.
     """
 
     name: ClassVar[str] = "subscription-validation"
     version: ClassVar[Version] = Version(1, 0, 3)
     refusals: ClassVar[tuple[Refusal, ...]] = ()
+    silenced: ClassVar[frozenset[str]] = TOLD
     example: ClassVar[Document] = {
         "subscriptionKeyHeader": "Subscription-Key",
         "subscriptionKeyCookie": "subscription",
@@ -120,23 +122,5 @@ def _limits(name: str, scope: Scope) -> tuple[HttpFilter, ...]:
     found = limiters(f"{name}.quota", scope)
     if not found:
         return ()
-    if any("ratelimit" in one for one in (*scope.attached, *scope.below)):
-        return (HttpFilter(f"{name}.told", _INNERMOST_TELLS), *found)
-    return (*found, HttpFilter(f"{name}.upstream", _UPSTREAM_IS_SILENT))
-
-
-_UPSTREAM_IS_SILENT = header_mutation(response=[{"remove": name} for name in _TOLD])
-
-# Another limiter may add the same headers; responses meet the last filter of a chain first, and
-# `%RESP()%` is the first value of a header.
-_INNERMOST_TELLS = header_mutation(
-    response=[
-        {
-            "append": {
-                "header": {"key": name, "value": f"%RESP({name})%"},
-                "append_action": "OVERWRITE_IF_EXISTS",
-            }
-        }
-        for name in _TOLD
-    ]
-)
+    *away, telling = found
+    return (*away, *one_voice([telling], SubscriptionValidation.name, scope))

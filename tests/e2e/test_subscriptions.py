@@ -79,6 +79,8 @@ async def test_the_life_of_a_subscription(tier: str) -> None:
         refused = await client.get("/shop/a", headers=TOKEN)
         assert refused.json()["error"] == "Too Many Requests"
         assert int(refused.headers["retry-after"]) > 3600
+        assert refused.headers["x-ratelimit-limit"] == "3"
+        assert refused.headers["x-ratelimit-remaining"] == "0"
         if tier == "standard":  # the count outlives a change of the API's subscriptions
             other = {"Subscription-Key": "somebody-else"}
             given = {"apiId": "shop", "subscriptionToken": "somebody-else"}
