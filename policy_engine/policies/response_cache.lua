@@ -16,8 +16,10 @@ for _, status in ipairs(STATUSES) do CACHEABLE[status] = true end
 local DROPPED = {
   ["age"] = true, ["connection"] = true, ["content-length"] = true, ["date"] = true,
   ["keep-alive"] = true, ["proxy-authenticate"] = true, ["proxy-connection"] = true,
-  ["server"] = true, ["te"] = true, ["trailer"] = true, ["transfer-encoding"] = true,
-  ["upgrade"] = true, ["x-cache-status"] = true,
+  ["ratelimit"] = true, ["ratelimit-policy"] = true, ["server"] = true, ["te"] = true,
+  ["trailer"] = true, ["transfer-encoding"] = true, ["upgrade"] = true,
+  ["x-cache-status"] = true, ["x-ratelimit-limit"] = true, ["x-ratelimit-quota"] = true,
+  ["x-ratelimit-remaining"] = true, ["x-ratelimit-reset"] = true,
 }
 local MONTHS = {
   Jan = 1, Feb = 2, Mar = 3, Apr = 4, May = 5, Jun = 6,

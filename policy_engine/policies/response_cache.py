@@ -17,6 +17,7 @@ _LUA = "envoy.extensions.filters.http.lua.v3.Lua"
 
 MAY_STAND_BEHIND = frozenset(
     {
+        "advanced-ratelimit",
         "aws-authentication",
         "basic-ratelimit",
         "circuit-breaker",

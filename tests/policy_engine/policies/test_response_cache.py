@@ -18,6 +18,7 @@ from tests.servers.http_backend import Answer, Received
 
 TEXT = ("content-type", "text/plain")
 BINARY = bytes(range(256)) * 400
+ONE_AN_HOUR = {"limit": 1, "duration": "1h"}
 
 
 def cache(**params: Any) -> Policy:
@@ -342,14 +343,20 @@ async def test_what_stands_before_meets_answers_from_memory_too() -> None:
         assert [one.headers["x-a"] for one in answers] == ["1", "1", "1"]
 
 
-async def test_a_limit_behind_it_counts_only_what_reaches_the_upstream() -> None:
+@pytest.mark.parametrize(
+    "behind", [limit(1), policy("advanced-ratelimit", quotas=[{"limits": [ONE_AN_HOUR]}])]
+)
+async def test_a_limit_behind_it_counts_only_what_reaches_the_upstream(behind: Policy) -> None:
     put = policy("set-headers", response={"headers": [{"name": "X-A", "value": "1"}]})
-    api = Api((), {"/": (cache(), put, limit(1))})
+    api = Api((), {"/": (cache(), put, behind)})
     async with gateway(api) as running:
         running.backend.answer = fresh()
         answers = [await running.client.get("/a") for _ in range(3)]
         assert [one.text for one in answers] == ["1 /a"] * 3
         assert [one.headers.get_list("x-a") for one in answers] == [["1"]] * 3
+        assert "x-ratelimit-remaining" in answers[0].headers
+        told = {name for name in answers[1].headers if "ratelimit" in name}
+        assert told == set()  # what was left then is not what is left now
         refused = await running.client.get("/b")
         assert (refused.status_code, refused.headers["x-cache-status"]) == (429, "MISS")
         assert (await running.client.get("/b")).status_code == 429  # refusals are not kept
