@@ -10,10 +10,8 @@ BUCKETS_S: Final = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0
 _PLAIN: Final = (
     "requests",
     "request_errors",
-    "stream_errors",
     "body_bytes",
     "lookup_failures",
-    "dropped_events",
 )
 
 
@@ -51,11 +49,9 @@ class Figures:
 
     requests: int = 0
     request_errors: int = 0  # requests that a failed policy, or an unknown hop, has refused
-    stream_errors: int = 0
     body_bytes: int = 0
     lookup_failures: int = 0
-    dropped_events: int = 0
-    requests_s: Durations = field(default_factory=Durations)  # sampled, see `call`
+    requests_s: Durations = field(default_factory=Durations)  # of each message of a router
     policies: dict[tuple[str, str], PolicyFigures] = field(default_factory=dict)
 
     def of(self, policy: str, phase: str) -> PolicyFigures:
