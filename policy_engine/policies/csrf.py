@@ -39,6 +39,8 @@ class Csrf(Policy):
 
     `POST`, `PUT`, `DELETE` and `PATCH` need an `Origin`, or else a `Referer`, of the API's own host
     or of one of `additionalOrigins`; other methods pass. For APIs that browsers call with cookies.
+    Where they reach the API by another port than the scheme's, name host and port there too: the
+    port that a request was sent to is not known here.
     """
 
     name: ClassVar[str] = "csrf"

@@ -53,7 +53,8 @@ class ResponseCache(Policy):
     where it says nothing, and given to `GET` and `HEAD` with `Age` and `X-Cache-Status: HIT`. What
     came from the upstream says `MISS`, or `BYPASS` where no cache was looked at. Never kept:
     answers that are `private`, `no-store` or `no-cache`, that set cookies, are larger than
-    `maxBodyBytes`, or come with trailers. An answer is never given after its time.
+    `maxBodyBytes`, or come with trailers. Of what is kept, `RateLimit` and `X-RateLimit-*` are
+    left out. An answer is never given after its time.
 
     Callers who are known (by a policy that stands before, an `Authorization` or a `Cookie`) get and
     leave only answers that the upstream calls `public` or gives an `s-maxage`, unless `perCaller`.

@@ -51,7 +51,7 @@ class SubscriptionValidation(Policy):
     }
 
     enabled: bool = True
-    """Off: everything passes, as if the policy were not there."""
+    """Off: everything passes."""
 
     subscription_key_header: EditableHeaderName = "Subscription-Key"
     """The name of the request header that holds the token."""
