@@ -29,8 +29,11 @@ MOST_URLS: Final = 50
 
 _AT_ONCE: Final = 10
 _LONGEST_MS: Final = 30_000
-_URL: Final = r"(?i)https?://[^\s\"'<>\\^`{|}]+"
-_BEGINS: Final = r"(?i)(?:h|ht|htt|http|https|https?:|https?:/|https?://[^\s\"'<>\\^`{|}]*)$"
+_INSIDE: Final = (  # of a URL: no spaces, no quotes, no punctuation that is as wide as ideographs
+    r"[^\s\pZ\p{Pi}\p{Pf}\x{201e}\x{2026}\x{3000}-\x{303f}\x{ff01}-\x{ff1f}\"'<>\\^`{|}]"
+)
+_URL: Final = rf"(?i)https?://{_INSIDE}+"
+_BEGINS: Final = rf"(?i)(?:h|ht|htt|http|https|https?:|https?:/|https?://{_INSIDE}*)$"
 _NOT_AT_THE_END: Final = ".,;:!?'\")]*_~"
 _FIRST_ERROR: Final = 400
 _HEAD_IS_NOT_ALLOWED: Final = (405, 501)  # somebody is there
@@ -44,16 +47,12 @@ def urls(text: str) -> list[str]:
     found: dict[str, None] = {}
     for match in expression(_URL).finditer(text):
         url = match.group()
-        stripped = url.rstrip(_NOT_AT_THE_END)
-        while url[: len(stripped) + 1].endswith(")") and _opened(url[: len(stripped) + 1]):
-            stripped = url[: len(stripped) + 1]
-        found[stripped] = None
+        end = len(url.rstrip(_NOT_AT_THE_END))
+        opened = url.count("(", 0, end) - url.count(")", 0, end)
+        while opened > 0 and url[end : end + 1] == ")":  # as in `/wiki/Envoy_(software)`
+            opened, end = opened - 1, end + 1
+        found[url[:end]] = None
     return list(found)
-
-
-def _opened(url: str) -> bool:
-    """Whether the last parenthesis was opened inside, as in `/wiki/Envoy_(software)`."""
-    return url.count("(") >= url.count(")")
 
 
 class _Urls(Section):

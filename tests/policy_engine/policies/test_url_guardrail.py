@@ -72,10 +72,24 @@ async def verdict(one: UrlGuardrail, text: str, asked: Exchange) -> Answer | Non
         ),
         ('<https://a.example> "https://a.example" `https://a.example`', ["https://a.example"]),
         ("[text](https://a.example/b)", ["https://a.example/b"]),
+        (
+            "„https://a.example“ 看https://b.example/路径\uff0c谢谢。",
+            ["https://a.example", "https://b.example/路径"],
+        ),
+        (
+            f"https://a.example/{'(' * 200_000}{')' * 400_000}",
+            [f"https://a.example/{'(' * 200_000}{')' * 200_000}"],
+        ),
     ],
 )
 def test_urls_are_found_without_the_punctuation_behind_them(text: str, found: list[str]) -> None:
     assert urls(text) == found
+
+
+async def test_escapes_hide_no_url_in_a_whole_body() -> None:
+    one = made(request={"jsonPath": ""})
+    said = await result(one.on_request_body(exchange(), rb'{"p": "https:\/\/127.0.0.1\/x"}'))
+    assert isinstance(said, Answer)
 
 
 async def test_every_url_must_be_reached() -> None:
