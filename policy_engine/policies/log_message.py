@@ -2,7 +2,7 @@
 
 import re
 from typing import Annotated, ClassVar, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote_plus
 
 import structlog
 from pydantic import Field, model_validator
@@ -16,6 +16,7 @@ Flow = Literal["REQUEST", "RESPONSE"]
 _MASK = "***"
 _EVENTS = "text/event-stream"
 _TEXTUAL = re.compile(r"(?i)text/|.*(json|xml|javascript|graphql|yaml|x-www-form-urlencoded)")
+_IN_A_QUERY = re.compile(r"([?&#;]([^?&#;=\s]+)=)[^&#;\s\"'<>]+")
 
 log = structlog.get_logger()
 
@@ -110,7 +111,7 @@ class LogMessage(PythonPolicy):
         left_out = {one.lower() for one in logged.exclude_headers}
         masked = {one.lower() for one in exchange.system.log_message_masked_headers}
         shown = {
-            name: _MASK if _is_secret(name, masked) else headers.get(name)
+            name: _MASK if _is_secret(name, masked) else _without_secrets(headers.get(name) or "")
             for name in headers
             if not name.startswith((":", PRIVATE_PREFIX)) and name not in left_out
         }
@@ -155,7 +156,7 @@ def _about(exchange: Exchange, flow: Flow) -> Document:
         "trace_id": _trace_id(request.headers),
         "application": request.headers.get(APPLICATION_HEADER),
         "method": request.method,
-        "path": _path(request.path),
+        "path": _without_secrets(request.path),
     }
     if flow == "RESPONSE" and exchange.response is not None:
         about["status"] = exchange.response.status
@@ -179,13 +180,10 @@ def _is_secret(name: str, masked: set[str]) -> bool:
     return name in masked or holds_secret(name)
 
 
-def _path(path: str) -> str:
-    """With the values of what holds secrets in the query masked."""
-    query = urlsplit(path).query if "?" in path else ""
-    if not query:
-        return path
-    shown = "&".join(
-        f"{name}={_MASK}" if mark and _is_secret(name.lower(), set()) else f"{name}{mark}{value}"
-        for name, mark, value in (one.partition("=") for one in query.split("&"))
-    )
-    return f"{path.partition('?')[0]}?{shown}"
+def _without_secrets(text: str) -> str:
+    """`text`, a path or the value of a header, with the secrets in its queries masked."""
+    return _IN_A_QUERY.sub(_masked, text) if "=" in text else text
+
+
+def _masked(match: re.Match[str]) -> str:
+    return f"{match[1]}{_MASK}" if holds_secret(unquote_plus(match[2])) else match[0]

@@ -94,6 +94,17 @@ def test_secrets_are_masked_and_what_is_excluded_is_left_out() -> None:
     assert first["path"] == "/a?api_key=***&q=1&token=***&flag"
 
 
+def test_secrets_in_urls_are_masked_however_they_are_written() -> None:
+    headers = {"Referer": "https://a.example/?page=2&token=value#id_token=value"}
+    request = exchange(headers, path="//[a?x=1&api%5Fkey=value&pass%77ord=value;session=value")
+    both = {"headers": True}
+    location = '<https://a.example/?q=1&access_token=value>; rel="next"'
+    first, second = written(made(request=both, response=both), answered(request, link=location))
+    assert first["headers"] == {"referer": "https://a.example/?page=2&token=***#id_token=***"}
+    assert first["path"] == "//[a?x=1&api%5Fkey=***&pass%77ord=***;session=***"
+    assert second["headers"] == {"link": '<https://a.example/?q=1&access_token=***>; rel="next"'}
+
+
 def test_a_payload_is_one_line_however_it_comes() -> None:
     request = exchange({"Content-Type": "application/json"})
     (line,) = written(made(request={"payload": True}), request, b'{"a":', b"1}", b"")
