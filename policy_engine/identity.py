@@ -16,6 +16,8 @@ from policy_engine.hooks import EXCHANGE_NAMESPACE, Exchange
 IDENTITY = "identity"
 """Key of what a Python policy publishes about the caller: `{type, provider, claims}`."""
 
+_LARGEST_EXACT = 1 << 53  # of the integers that a double holds
+
 NAMESPACES = (JWT_FILTER, EXCHANGE_NAMESPACE)
 """What a policy must ask for that looks at the caller."""
 
@@ -60,6 +62,19 @@ def claim(claims: dict[str, Any], name: str) -> object:
             return None
         value = value.get(part)
     return value
+
+
+def whole(value: object) -> object:
+    """A claim with the integers that it had before it was metadata, which knows none."""
+    match value:
+        case float() if value.is_integer() and abs(value) <= _LARGEST_EXACT:
+            return int(value)
+        case list():
+            return [whole(one) for one in value]
+        case dict():
+            return {name: whole(one) for name, one in value.items()}
+        case _:
+            return value
 
 
 def texts(value: object) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from pydantic import Field, JsonValue, PrivateAttr, field_validator
 from policy_engine.errors import PolicyNotCompiled
 from policy_engine.headers import EditableHeaderName
 from policy_engine.hooks import Answer, Exchange, PythonPolicy, json_answer
-from policy_engine.identity import NAMESPACES, Identity, claim, identity
+from policy_engine.identity import NAMESPACES, Identity, claim, identity, whole
 from policy_engine.policy import Document, Scope, Version
 from policy_engine.signing import SigningKey, has_signing_key, signing_key
 from policy_engine.system import SystemParameters
@@ -117,7 +117,7 @@ class BackendJwt(PythonPolicy):
             claims |= {name: value for name, value in about.items() if value}
         for name, target in self.claim_mappings.items():
             if (value := claim(who.claims, name)) is not None:
-                claims[target] = value
+                claims[target] = whole(value)
         claims |= self.custom_claims
         if self.audiences:
             claims["aud"] = list(self.audiences) if len(self.audiences) > 1 else self.audiences[0]

@@ -1,10 +1,12 @@
 import json
 import time
+from base64 import urlsafe_b64decode
 from typing import Any
 
 import jwt
 import pytest
 
+from policy_engine import claims
 from policy_engine.errors import InvalidParameters, PolicyNotCompiled
 from policy_engine.headers import APPLICATION_HEADER
 from policy_engine.hooks import Answer, Exchange
@@ -71,6 +73,17 @@ def test_a_token_caller_is_told_with_what_the_token_says() -> None:
         "credential_id": "shop",
         "tenant": 7,
     }
+
+
+def test_integers_stay_integers() -> None:
+    payload = {"sub": "ann", "n": 42.0, "part": 1.5, "many": [{"n": 7.0}], "large": 1e300}
+    asked = request(metadata={claims.JWT_FILTER: {claims.PAYLOAD: payload}})
+    made(claimMappings={name: f"my_{name}" for name in payload}).on_request_headers(asked)
+    token = asked.request.headers.get("x-jwt-assertion") or ""
+    said = json.loads(urlsafe_b64decode(token.split(".")[1] + "=="))
+    assert repr(said["my_n"]) == "42"
+    assert repr(said["my_many"]) == "[{'n': 7}]"
+    assert (said["my_part"], said["my_large"]) == (1.5, 1e300)
 
 
 @pytest.mark.parametrize("same_hop", [True, False])
