@@ -10,10 +10,9 @@ from functools import cached_property
 from typing import Any, Final, Literal
 from urllib.parse import unquote
 
-import orjson
-
 from policy_engine.hooks import Headers
 from policy_engine.json_path import Json
+from policy_engine.json_text import NotJson, document
 from policy_engine.openapi.document import resolved
 
 In = Literal["path", "query", "header", "cookie"]
@@ -143,8 +142,8 @@ class Parameter:
         """Its value; raises Malformed, and LookupError when it is not there."""
         if self.json:
             try:
-                return orjson.loads(self._one(carried))
-            except orjson.JSONDecodeError as error:
+                return document(self._one(carried))
+            except NotJson as error:
                 raise Malformed(f"is not JSON: {error}") from None
         if "object" in self.shape.kinds:
             return self.shape.read_members(self._pairs(carried))

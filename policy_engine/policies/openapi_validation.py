@@ -26,6 +26,8 @@ from policy_engine.hooks import (
     json_answer,
 )
 from policy_engine.json_path import Json
+from policy_engine.json_text import NotJson
+from policy_engine.json_text import document as parsed
 from policy_engine.openapi.description import (
     Answered,
     Body,
@@ -299,8 +301,8 @@ def _value(kind: str, medium: Media, body: bytes) -> tuple[Json, bool]:
     """What a body says, and whether it can be checked. Raises Malformed."""
     if kind.endswith(("/json", "+json")):
         try:
-            return orjson.loads(body), True
-        except orjson.JSONDecodeError as error:
+            return parsed(body), True
+        except NotJson as error:
             raise Malformed(f"is not JSON: {error}") from None
     if kind == _FORM:
         many: dict[str, list[str]] = {}

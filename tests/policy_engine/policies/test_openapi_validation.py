@@ -145,6 +145,11 @@ async def test_parameters_are_as_described(
             [("body", "", "is not JSON: unexpected end of data: line 1 column 2 (char 1)")],
         ),
         (
+            b'{"name": "", "name": "Rex"}',
+            JSON,
+            [("body", "", "is not JSON: member 'name' stands twice in one object")],
+        ),
+        (
             b'{"age": "3", "parent": {"name": ""}}',
             JSON,
             [
