@@ -43,10 +43,15 @@ _LONGEST_URL: Final = 2048
 
 
 def urls(text: str) -> list[str]:
-    """The different http and https URLs in `text`, without the punctuation behind them."""
+    """The different http and https URLs in `text`, without the punctuation behind them.
+
+    Those behind one more than are checked are not looked for.
+    """
     found: dict[str, None] = {}
-    for match in expression(_URL).finditer(text):
-        url = match.group()
+    for match in expression(_URL).finditer(text.encode("utf-8", "replace")):
+        if len(found) > MOST_URLS:
+            break
+        url = match.group().decode()
         end = len(url.rstrip(_NOT_AT_THE_END))
         opened = url.count("(", 0, end) - url.count(")", 0, end)
         while opened > 0 and url[end : end + 1] == ")":  # as in `/wiki/Envoy_(software)`
