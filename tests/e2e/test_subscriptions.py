@@ -76,6 +76,8 @@ async def test_the_life_of_a_subscription(tier: str) -> None:
         took["resumed"] = await until(client, 200, headers=TOKEN)
         await changed(api, plan_path, throttleLimitCount=3, throttleLimitUnit="Month")
         took["limited"] = await until(client, 429, headers=TOKEN)
+        private = [name for name, _ in backend.last.headers if name.startswith("x-signalbox-")]
+        assert private == ["x-signalbox-subscription"]
         refused = await client.get("/shop/a", headers=TOKEN)
         assert refused.json()["error"] == "Too Many Requests"
         assert int(refused.headers["retry-after"]) > 3600

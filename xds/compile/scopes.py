@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from policy_engine.plan_limits import QUOTA_HEADER
 from policy_engine.policy import typed
 from xds.compile.api import CompiledApi
 from xds.compile.site import ApiRoute
@@ -25,7 +26,8 @@ SCOPE = "envoy.config.route.v3.ScopedRouteConfiguration"
 PATH_HEADER = "x-signalbox-path"  # the path without its query
 HOST_PATH_HEADER = "x-signalbox-host-path"  # authority and path without its query
 SCOPE_HEADER = "x-signalbox-scope"  # what the scope is found by, where it is not the path
-PRIVATE_HEADERS = (PATH_HEADER, HOST_PATH_HEADER, SCOPE_HEADER)
+PRIVATE_HEADERS = (PATH_HEADER, HOST_PATH_HEADER, SCOPE_HEADER, QUOTA_HEADER)
+"""What upstreams do not get, once the policies are through with it."""
 ROOT_SEGMENT = "#root"  # the scope of hosts that an API with a wildcard at `/` takes whole
 HEALTH_SEGMENT = "_gateway-health"
 _MAX_DIRECT_BODY_BYTES = 1 << 20
