@@ -11,12 +11,12 @@ from itertools import groupby
 from policy_engine.attached import Attached
 from policy_engine.conditional import (
     Part,
+    behind_gates,
     conditional_filters,
     marking,
     native_gate,
     parts,
     speaks_to_envoy,
-    under,
 )
 from policy_engine.conditions import condition
 from policy_engine.errors import PolicyError, PolicyNotCompiled
@@ -42,6 +42,7 @@ from policy_engine.policy import (
 WAYS_MAX = 4
 """How many conditions may decide where one request goes: each doubles the routes."""
 
+_WAY = ".way"  # how the names of filters end that decide where requests go
 _NOT_FOUND = DirectAnswer(
     404,
     '{"error":"Not Found","message":"No API operation matches this request"}',
@@ -284,9 +285,7 @@ def _with_native(chain: Chain, run: _Run, scope: Scope) -> Chain:
         made = policy.shadow(scope)
     else:
         made = policy.filters(scope) if always else conditional_filters(policy, scope)
-    filters = tuple(
-        one for part in run.parts for one in (made if always else under(part, made, policy))
-    )
+    filters = made if always else behind_gates(run.parts, made, policy)
     if one.mode == "shadow":
         return replace(
             chain,
@@ -298,11 +297,11 @@ def _with_native(chain: Chain, run: _Run, scope: Scope) -> Chain:
     if not run.parts:
         return chain
     if not always and not _step(policy, scope, None).empty:
-        way = f"signalbox.way.{scope.level}.{len(chain.steps)}"
-        for_route = HttpFilter(scope.unique(f"{policy.name}.way"), marking(way))
-        (part, *more) = (part for part in run.parts if part.phase != "response")
-        filters += under(part, (for_route,), policy)
-        del more
+        way = None if filters else _way_before(chain, run.parts)
+        if way is None:
+            way = f"signalbox.way.{scope.level}.{len(chain.steps)}"
+            for_route = HttpFilter(scope.unique(f"{policy.name}{_WAY}"), marking(way))
+            filters += behind_gates(run.parts, (for_route,), policy)
     if always:
         answer = policy.answer() or policy.redirect(scope)
         answering = conditional_filters(policy, scope) if answer is not None else ()
@@ -313,6 +312,14 @@ def _with_native(chain: Chain, run: _Run, scope: Scope) -> Chain:
     chain = replace(chain, preflights=chain.preflights + preflights)
     chain = _with_policy(chain, policy, scope, before, filters, way=way)
     return replace(chain, filters=before + filters)
+
+
+def _way_before(chain: Chain, parts: tuple[Part, ...]) -> str | None:
+    """The way of the policy before, if nothing but the same condition is between."""
+    if not chain.filters or not chain.filters[-1].name.endswith(_WAY):
+        return None
+    same = [part.gate for part in parts] == [chain.filters[-1].when]
+    return chain.steps[-1].way if same else None
 
 
 def _with_policy(

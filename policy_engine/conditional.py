@@ -132,27 +132,39 @@ def conditional_filters(policy: Policy, scope: Scope) -> tuple[HttpFilter, ...]:
     return made
 
 
-def under(part: Part, filters: Iterable[HttpFilter], policy: Policy) -> tuple[HttpFilter, ...]:
-    """Those of `filters` that work in the part's phase, behind its gate.
+def behind_gates(
+    parts: Iterable[Part], filters: Iterable[HttpFilter], policy: Policy
+) -> tuple[HttpFilter, ...]:
+    """For each part those of `filters` that work in its phase, behind its gate.
 
-    Raises PolicyNotCompiled where a condition speaks of the answer and the policy does not see it.
+    Raises PolicyNotCompiled where the condition speaks of answers and the policy does not see them.
     """
-    made = tuple(filters)
-    if part.gate is not None and part.phase is None and gates.waits_for_answer(part.gate):
-        if policy.purpose != "changes" or not any(_sees_answers(one.config) for one in made):
-            raise PolicyNotCompiled(
-                policy.name,
-                "executionCondition speaks of the answer, but the policy acts on requests only",
-            )
-    elif part.phase == "response":
-        made = tuple(one for one in made if _sees_answers(one.config))
-    elif part.phase == "request":
-        made = tuple(
-            replace(one, config=config)
-            for one in made
-            if (config := _of_requests(one.config)) is not None
+    known, made = tuple(parts), tuple(filters)
+    on_answers_only = bool(known) and all(_waits(part) for part in known)
+    sees = policy.purpose == "changes" and any(_sees_answers(one.config) for one in made)
+    if made and on_answers_only and not sees:
+        raise PolicyNotCompiled(
+            policy.name,
+            "executionCondition speaks of the answer, but the policy decides about requests",
         )
-    return tuple(replace(one, when=part.gate) for one in made)
+    return tuple(one for part in known for one in _behind(part, made))
+
+
+def _waits(part: Part) -> bool:
+    if part.phase is None:
+        return part.gate is not None and gates.waits_for_answer(part.gate)
+    return part.phase == "response"
+
+
+def _behind(part: Part, filters: Iterable[HttpFilter]) -> Iterator[HttpFilter]:
+    for one in filters:
+        config: Document | None = one.config
+        if part.phase == "response" and not _sees_answers(one.config):
+            config = None
+        elif part.phase == "request":
+            config = _of_requests(one.config)
+        if config is not None:
+            yield replace(one, config=config, when=part.gate)
 
 
 def _sees_answers(config: Document) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 import orjson
 from cel_expr_python import cel
 
+from policy_engine.gates import CONTRACT
 from policy_engine.hooks import Exchange
 
 Direction = Literal["request", "response"]
@@ -91,33 +92,32 @@ class Condition:
 
     def _data(
         self, exchange: Exchange, direction: Direction, request_body: bytes, response_body: bytes
-    ) -> dict[str, dict[str, Any]]:
+    ) -> dict[str, Any]:
         """Only what the condition speaks of: the rest costs nothing."""
-        names, request, response = self.names, exchange.request, exchange.response
-        told: dict[str, dict[str, Any]] = {"request": {}, "response": {}, "processing": {}}
-        for name in names:
-            operand, _, field = name.partition(".")
-            part = told[operand]
+        told: dict[str, Any] = {}
+        request, response = exchange.request, exchange.response
+        for name in self.names:
+            field = name.partition(".")[2]
             if field == "phase":
-                part[field] = direction
+                told[name] = direction
             elif field in ("Headers", "RequestHeaders"):
-                part[field] = request.headers.as_lists()
+                told[name] = request.headers.as_lists()
             elif field in ("Body", "RequestBody"):
-                part[field] = _json(request_body)
+                told[name] = _json(request_body)
             elif field in ("Path", "RequestPath"):
-                part[field] = request.path
+                told[name] = request.path
             elif field in ("Method", "RequestMethod"):
-                part[field] = request.method
+                told[name] = request.method
             elif field == "RequestID":
-                part[field] = exchange.request_id
+                told[name] = exchange.request_id
             elif field == "Metadata":
-                part[field] = {**exchange.metadata, **exchange.published}
+                told[name] = {**exchange.metadata, **exchange.published}
             elif field == "ResponseHeaders":
-                part[field] = {} if response is None else response.headers.as_lists()
+                told[name] = {} if response is None else response.headers.as_lists()
             elif field == "ResponseStatus":
-                part[field] = 0 if response is None else response.status
+                told[name] = 0 if response is None else response.status
             elif field == "ResponseBody":
-                part[field] = _json(response_body)
+                told[name] = _json(response_body)
         return told
 
 
@@ -145,8 +145,7 @@ def _names(text: str) -> frozenset[str]:
 
 @lru_cache(maxsize=1)
 def _environment() -> Any:  # noqa: ANN401 - the library has no types
-    anything = cel.Type.Map(cel.Type.STRING, cel.Type.DYN)
-    return cel.NewEnv(variables=dict.fromkeys(NAMES, anything))
+    return cel.NewEnv(variables=CONTRACT)
 
 
 def _compiled(text: str) -> Any:  # noqa: ANN401 - the library has no types

@@ -39,7 +39,7 @@ _LISTS = cel.Type.Map(_TEXT, cel.Type.List(_TEXT))
 _ANYTHING = cel.Type.Map(_TEXT, cel.Type.DYN)
 _TEXTS = cel.Type.Map(_TEXT, _TEXT)
 
-_CONTRACT = {
+CONTRACT = {
     "processing.phase": _TEXT,
     "request.Headers": _LISTS,
     "request.Body": _ANYTHING,
@@ -57,6 +57,7 @@ _CONTRACT = {
     "response.RequestID": _TEXT,
     "response.Metadata": _ANYTHING,
 }
+"""The names of the public contract with their types."""
 _OWN = {
     **dict.fromkeys(
         (
@@ -75,7 +76,7 @@ _OWN = {
     "response.code": cel.Type.INT,
     "response.headers": _TEXTS,
 }
-NAMES = (*_CONTRACT, *_OWN)
+NAMES = (*CONTRACT, *_OWN)
 """What a condition may speak of: the contract's names, then Envoy's own."""
 
 _SAME = {
@@ -202,7 +203,7 @@ def predicate(gate: Gate) -> Document:
 
 @lru_cache(maxsize=1)
 def _environment() -> cel.Env:
-    return cel.NewEnv(variables=_CONTRACT | _OWN)
+    return cel.NewEnv(variables=CONTRACT | _OWN)
 
 
 def _known_names(reason: str) -> str:

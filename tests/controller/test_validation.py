@@ -192,7 +192,7 @@ KEY = {"key": "API-Key", "in": "header"}
         (
             attached("api-key-auth", KEY, executionCondition="response.ResponseStatus == 200"),
             "executionCondition",
-            "acts on requests only",
+            "the policy decides about requests",
         ),
         (attached("api-key-auth", KEY, failureMode="open"), "failureMode", "runs in Envoy"),
         (attached("api-key-auth", KEY, timeout="1s"), "timeout", "runs in Envoy"),
@@ -213,6 +213,7 @@ def test_what_an_attachment_cannot_mean_is_told_by_its_field(
 
 LIMITS = {"limits": [{"requests": 1, "duration": "1s"}]}
 SHARED = attached("basic-ratelimit", {**LIMITS, "backend": "redis"})
+DAILY = {"limit": 1, "calendar": "day"}
 CACHE = attached("response-cache", {"ttl": "1m"})
 
 
@@ -225,7 +226,12 @@ CACHE = attached("response-cache", {"ttl": "1m"})
         (attached("backend-jwt"), "", "set backend_jwt_key_path"),
         (attached("respond", {"statusCode": 102}), ".params.statusCode", "102 is interim"),
         (attached("request-rewrite", {"methodRewrite": "HEAD"}), ".params.methodRewrite", "HEAD"),
-        (SHARED, "", "this gateway has no rate limiter, only memory"),
+        (
+            attached("advanced-ratelimit", {"quotas": [{"limits": [DAILY]}]}),
+            ".params.quotas[0].limits",
+            "calendar needs the backend redis",
+        ),
+        (SHARED, ".params.backend", "this gateway has no rate limiter, only memory"),
     ],
 )
 def test_what_this_gateway_cannot_do_is_told_at_once_by_its_field(
@@ -261,7 +267,11 @@ def test_a_name_that_the_gateway_does_not_know_is_told_where_it_stands() -> None
 def test_every_policy_that_is_out_of_place_is_told() -> None:
     key = attached("api-key-auth", {"key": "K", "in": "header"})
     found = faults(document(policies=[SHARED, CACHE, key, SHARED]))
-    assert [field for field, _ in found] == [f"spec.policies[{at}]" for at in (0, 1, 3)]
+    assert [field for field, _ in found] == [
+        "spec.policies[0].params.backend",
+        "spec.policies[1]",
+        "spec.policies[3].params.backend",
+    ]
     assert "would not pass api-key-auth" in found[1][1]
     ((field, message),) = faults(document(policies=[key, CACHE, CACHE]))
     assert field == "spec.policies[2]"

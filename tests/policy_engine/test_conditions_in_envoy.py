@@ -272,10 +272,38 @@ async def test_cors_may_have_a_condition() -> None:
         assert len(running.backend.requests) == before
 
 
-def test_a_guard_cannot_wait_for_the_answer() -> None:
-    guard = when("response.ResponseStatus == 200", key_policy())
-    with pytest.raises(PolicyNotCompiled, match="acts on requests only"):
-        compile_chain((guard,), Api().scope("api"))
+@pytest.mark.parametrize(
+    "condition", ["response.ResponseStatus == 200", 'processing.phase == "response"']
+)
+@pytest.mark.parametrize(
+    "one",
+    [
+        key_policy(),
+        policy("respond"),
+        policy("compression"),
+        policy("host-rewrite", host="a.example"),
+        policy("basic-ratelimit", limits=[{"requests": 1, "duration": "1s"}]),
+    ],
+    ids=lambda one: one.name,
+)
+def test_what_decides_about_requests_cannot_wait_for_the_answer(
+    one: Policy, condition: str
+) -> None:
+    with pytest.raises(PolicyNotCompiled, match="the policy decides about requests"):
+        compile_chain((when(condition, one),), Api().scope("api"))
+
+
+async def test_compression_may_have_a_condition_on_the_request() -> None:
+    small = policy("compression", minBytes=30)
+    async with gateway(Api((when('request.Path == "/a"', small),))) as running:
+        for path, coding in (("/a", "gzip"), ("/b", None)):
+            answer = await running.client.get(path, headers={"Accept-Encoding": "gzip"})
+            assert answer.headers.get("content-encoding") == coding
+
+
+async def test_a_condition_that_never_holds_leaves_nothing() -> None:
+    async with gateway(Api((when("false", key_policy()),))) as running:
+        assert (await running.client.get("/")).status_code == 200
 
 
 async def test_as_many_conditions_as_there_are_slots_run_and_no_more() -> None:

@@ -82,6 +82,23 @@ async def test_the_operation_that_was_matched_first_stays_though_the_path_is_rew
             assert await running.upstream_path("/shop/c", headers={"X-Beta": ""}) == "/c"
 
 
+async def test_a_rewrite_may_have_a_condition() -> None:
+    rewrite = (
+        "{name: request-rewrite, params: {pathRewrite: {type: ReplacePrefixMatch, "
+        f"replacePrefixMatch: /new}}}}, {BETA}}}"
+    )
+    async with http_backend() as backend:
+        shop = api(f"""
+        context: /shop
+        upstream: {{main: {{url: "{backend.url}/base"}}}}
+        operations: [{{method: GET, path: /old/*, policies: [{rewrite}]}}]
+        """)
+        async with router(shop, catalogue=load(())) as running:
+            assert await running.upstream_path("/shop/old/x?y=1") == "/base/old/x?y=1"
+            moved = await running.upstream_path("/shop/old/x?y=1", headers={"X-Beta": ""})
+            assert moved == "/base/new/x?y=1"
+
+
 async def test_of_several_conditions_that_hold_the_later_policy_decides() -> None:
     async with http_backend() as one, http_backend() as two, http_backend() as three:
         shop = api(f"""
@@ -204,3 +221,19 @@ def test_too_many_conditions_on_routes_are_refused_with_the_limit() -> None:
     """)
     with pytest.raises(NotCompiled, match=f"at most {WAYS_MAX} executionConditions"):
         compile_api(shop, 1, (), load(()), XdsSettings())
+
+
+async def test_neighbours_with_one_condition_are_one_decision() -> None:
+    same = ", ".join(
+        f"{{name: host-rewrite, params: {{host: h{number}}}, {BETA}}}"
+        for number in range(WAYS_MAX + 1)
+    )
+    async with http_backend() as backend:
+        shop = api(f"""
+        context: /shop
+        upstream: {{main: {{url: "{backend.url}", hostRewrite: manual}}}}
+        operations: [{{method: GET, path: /a, policies: [{same}]}}]
+        """)
+        async with router(shop, catalogue=load(())) as running:
+            await running.get("/shop/a", headers={"X-Beta": ""})
+            assert backend.last.header("host") == f"h{WAYS_MAX}"

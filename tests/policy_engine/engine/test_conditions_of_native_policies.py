@@ -25,12 +25,16 @@ async def test_a_condition_on_the_body_decides_about_a_native_policy() -> None:
 
 
 async def test_macros_are_for_the_engine() -> None:
-    some = "request.Metadata.size() == 0 && request.Method + '!' == 'GET!'"
+    some = (
+        "request.Headers['x-a'].exists(one, one.startsWith('b')) && request.Method + '!' == 'GET!'"
+    )
     async with python_gateway(
         policies=[ref("respond", statusCode=418, executionCondition=some)]
     ) as gw:
-        assert (await gw.client.get("/")).status_code == 418
-        assert (await gw.client.post("/")).status_code == 200
+        several = [("X-A", "a"), ("X-A", "bc")]
+        assert (await gw.client.get("/", headers=several)).status_code == 418
+        assert (await gw.client.get("/", headers={"X-A": "a"})).status_code == 200
+        assert (await gw.client.post("/", headers=several)).status_code == 200
 
 
 async def test_a_guard_runs_unless_the_engine_says_that_it_need_not() -> None:
