@@ -166,6 +166,7 @@ class AdvancedRatelimit(Policy):
                 raise PolicyNotCompiled(
                     self.name,
                     f"quotas[{number}].limits: calendar periods need the algorithm fixed-window",
+                    parameter=f"quotas[{number}].limits",
                 )
 
     def _only_what_a_router_can(self, counted: tuple[Counted, ...]) -> None:
@@ -175,10 +176,13 @@ class AdvancedRatelimit(Policy):
                     self.name,
                     f"quotas[{number}].costExtraction: a cost that the response tells needs the"
                     " backend redis",
+                    parameter=f"quotas[{number}].costExtraction",
                 )
             if any(limit.calendar is not None for limit in one.limits):
                 raise PolicyNotCompiled(
-                    self.name, f"quotas[{number}].limits: calendar needs the backend redis"
+                    self.name,
+                    f"quotas[{number}].limits: calendar needs the backend redis",
+                    parameter=f"quotas[{number}].limits",
                 )
 
 

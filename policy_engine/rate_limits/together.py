@@ -78,4 +78,4 @@ def bucket(scope: Scope, policy: str, quota: str, key: Key) -> str:
 def _needs_rate_limiter(policy: str, scope: Scope) -> None:
     if not scope.system.rate_limiter:
         reason = "backend: this gateway has no rate limiter, only memory; tier standard has one"
-        raise PolicyNotCompiled(policy, reason)
+        raise PolicyNotCompiled(policy, reason, parameter="backend")
