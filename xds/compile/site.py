@@ -178,7 +178,7 @@ class SiteWriter:
                     ],
                 },
                 "route": action["route"] | path.rewrite,
-                "typed_per_filter_config": {**self.layout.config, **per_filter},
+                "typed_per_filter_config": per_filter,
                 **self._buffers(chain),
                 **self._silence(chain),
             }

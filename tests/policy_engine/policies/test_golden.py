@@ -60,7 +60,12 @@ def compiled(case: dict[str, Any]) -> Chain:
         below=frozenset(case.get("below", ())),
         operation_path=case.get("operation_path"),
     )
-    ref = PolicyRef(name=case["policy"], params=case["params"])
+    ref = PolicyRef(
+        name=case["policy"],
+        params=case["params"],
+        mode=case.get("mode", "enforce"),
+        execution_condition=case.get("condition"),
+    )
     return compile_chain([load().attach(ref)], scope)
 
 
