@@ -1,5 +1,6 @@
 # Signalbox. `make up` runs the gateway with a demo API, `make test` passes the tests.
 PYTHON ?= python3
+TEST_PROCESSES ?= 3
 VENV := .venv
 PIP := PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 
@@ -30,7 +31,7 @@ down: ## stop a gateway that was started in the background
 	@$(VENV)/bin/signalbox down
 
 test: install ## every test, on real servers
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile
 
 lint: install ## style, strict types, import contracts
 	$(VENV)/bin/ruff check .
