@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+from collections.abc import Container
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,11 +14,12 @@ from prometheus_client import CollectorRegistry
 from bus.events import ApiPublished, ApiRetired, Event
 from bus.resources.rest_api import RestApi
 from policy_engine.catalogue import Catalogue
-from policy_engine.engine.book import HopBook
+from policy_engine.engine.book import Change, HopBook
 from policy_engine.engine.feed import Feed, WorkerState
 from policy_engine.engine.hops import hops_of
 from policy_engine.engine.model import Model
 from policy_engine.engine.reports import FailureEvents
+from policy_engine.engine.serving import Serving
 from policy_engine.engine.worker_metrics import WorkerMetrics
 from policy_engine.errors import PolicyError
 
@@ -40,30 +42,55 @@ class Hops:
         self._events = events
         self._file = file
         self._changed = asyncio.Event()
+        self._serving = Serving()
         self.book = HopBook()
         self.feed = Feed(self.book, self._heard, self._gone)
         self._metrics = WorkerMetrics(self.feed)
         registry.register(self._metrics)
 
+    def recall(self) -> None:
+        """Before all else: what is on file. Routers may serve revisions that the state has not."""
+        if self._file is None:
+            return
+        try:
+            self.book.recall(orjson.loads(self._file.read_bytes()))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            log.warning("hops on file are not known", file=str(self._file), reason=str(error))
+
     def take(self, event: Event) -> None:
         """An event of the state that has changed something."""
         match event:
-            case ApiPublished(api=api):
-                self._put(api)
+            case ApiPublished(api=api, revision=revision):
+                self._put(api, revision)
             case ApiRetired(api_id=api_id):
-                change = self.book.remove(api_id)
-                if change:
-                    self._changed.set()
-                    self.feed.tell(change)
+                self._tell(self.book.remove(api_id))
 
-    def _put(self, api: RestApi) -> None:
+    def keep_only(self, apis: Container[str]) -> None:
+        """The state is whole: other APIs than these were retired while nobody listened."""
+        for api_id in self.book.apis():
+            if api_id not in apis:
+                self._tell(self.book.remove(api_id))
+
+    def reported(self, event: Event) -> None:
+        """A router has told what it serves: what came before is needed no more."""
+        for api_id, revision in self._serving.apply(event):
+            self._tell(self.book.served(api_id, revision))
+
+    def _tell(self, change: Change) -> None:
+        if change:
+            self._changed.set()
+            self.feed.tell(change)
+
+    def _put(self, api: RestApi, revision: int | None = None) -> None:
         try:
             hops = hops_of(api, self._catalogue)
         except PolicyError as error:
             # the router refuses it for the same reason, and serves what it has
             log.warning("hops of an API stay as they were", api=api.id, reason=str(error))
             return
-        change = self.book.put(api.id, hops)
+        change = self.book.put(api.id, hops, revision)
         if change or self.book.of(api.id):
             self._changed.set()
         self.feed.tell(change)
@@ -75,7 +102,7 @@ class Hops:
                 refs = [*api.spec.policies, *(p for o in api.spec.operations for p in o.policies)]
                 if any(ref.name in names for ref in refs):
                     self._put(api)
-            self.feed.tell(self.book.put("", ()), retry=True)
+            self.feed.tell(Change(), retry=True)
 
     async def keep_file(self) -> None:
         """Keep the file what the book is, until cancelled."""
@@ -84,7 +111,7 @@ class Hops:
             await asyncio.sleep(_QUIET_S)
             self._changed.clear()
             if self._file is not None:
-                body = orjson.dumps({"hops": self.book.hops})
+                body = orjson.dumps(self.book.document())
                 await asyncio.to_thread(_write, self._file, body)
 
     def _heard(self, worker: WorkerState) -> None:

@@ -12,7 +12,8 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from bus.events import ApiPublished, ApiRetired, Event
+from bus.errors import BusError
+from bus.events import ApiPublished, ApiRetired, Event, RecordPublished, RouterReportRequested
 from bus.ports import Publisher, StateFollower
 from bus.resources.rest_api import PolicyRef
 from bus.subjects import Family, pattern
@@ -29,6 +30,8 @@ from policy_engine.engine.settings import EngineSettings
 from policy_engine.errors import UnknownPolicy
 
 log = structlog.get_logger()
+
+_RETRY_S = 1.0
 
 
 class EngineBus(StateFollower, Publisher, Protocol):
@@ -57,6 +60,7 @@ async def run(
     model, metrics = Model(), EngineMetrics()
     events = FailureEvents(bus)
     hops = Hops(catalogue, events, metrics.registry, hops_file)
+    hops.recall()
 
     def connected() -> bool:
         return bus.connected
@@ -72,6 +76,7 @@ async def run(
             group.create_task(events.publish(), name="engine: failures")
             group.create_task(hops.keep_file(), name="engine: hops file")
             group.create_task(hops.follow_catalogue(model), name="engine: catalogue")
+            group.create_task(_hear_routers(bus, hops), name="engine: hear routers")
             servers = [_Server(app, settings.engine_shutdown_grace_s) for app in applications]
             for server, listener in zip(servers, listeners, strict=True):
                 group.create_task(server.run_until_cancelled(listener), name="engine: serve")
@@ -92,11 +97,13 @@ async def _follow(
     hops: Hops,
     ready: Callable[[], None],
 ) -> None:
+    whole = False
     async with bus.follow(pattern(Family.STATE)) as feed:
         unseen = feed.backlog
         if not unseen:
             ready()
         async for event in feed:
+            whole = whole or isinstance(event, RecordPublished)
             changed = model.apply(event)
             metrics.xds_updates.labels("changed" if changed else "unchanged").inc()
             if changed:
@@ -106,6 +113,32 @@ async def _follow(
             unseen -= 1
             if unseen == 0:
                 ready()
+            if whole and unseen <= 0:
+                whole = False  # until it is told again
+                hops.keep_only(model.apis)
+
+
+async def _hear_routers(bus: EngineBus, hops: Hops) -> None:
+    """What they serve from now on, and at once what they serve now."""
+    async with bus.follow(pattern(Family.ROUTER)) as feed, asyncio.TaskGroup() as group:
+        group.create_task(_ask_for_reports(bus), name="engine: ask for reports")
+        stale = feed.backlog
+        async for event in feed:
+            if stale > 0:
+                stale -= 1
+                continue
+            hops.reported(event)
+
+
+async def _ask_for_reports(bus: EngineBus) -> None:
+    while True:
+        try:
+            await bus.publish(RouterReportRequested())
+        except BusError as error:
+            log.warning("routers cannot be asked for reports", reason=str(error))
+            await asyncio.sleep(_RETRY_S)
+            continue
+        return
 
 
 def _measure(event: Event, catalogue: Catalogue, metrics: EngineMetrics) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from bus.events import ApiPublished, ApiRetired
+from bus.events import ApiPublished, ApiRetired, ConfigurationApplied, RouterDisconnected
 from bus.resources.rest_api import RestApi
 from policy_engine.engine.book import HopBook
 from policy_engine.engine.hop_feed import Hops
 from policy_engine.engine.hops import hops_of
 from policy_engine.engine.reports import FailureEvents
+from policy_engine.engine.serving import Serving
 from policy_engine.errors import PolicyError
 from policy_engine.hop import Hop
 from tests.policy_engine.engine.processes import Told
@@ -134,3 +135,65 @@ async def test_an_api_that_cannot_be_compiled_keeps_the_hops_it_had() -> None:
     assert hops.book.hops == known != {}
     hops.take(ApiRetired(revision=3, api_id="tried"))
     assert hops.book.hops == {}
+
+
+def test_what_the_slowest_router_serves_stays_whatever_comes_after_it() -> None:
+    book = HopBook()
+    book.put("tried", [hop("1")], 1)
+    assert not book.served("tried", 1)
+    for revision in range(2, 20):
+        book.put("tried", [hop(str(revision))], revision)
+    assert hop("1").name in book.hops
+    assert len(book.hops) == 9
+
+
+def test_replaced_hops_go_once_no_router_serves_them() -> None:
+    book = HopBook()
+    for revision in (1, 2, 3):
+        book.put("tried", [hop(str(revision))], revision)
+    assert book.served("tried", 2).gone == (hop("1").name,)
+    assert book.served("tried", 3).gone == (hop("2").name,)
+    assert book.hops.keys() == {hop("3").name}
+
+
+def test_revisions_with_the_same_hops_are_one_shape() -> None:
+    book = HopBook()
+    book.put("tried", [hop("a")], 1)
+    book.put("tried", [hop("a")], 2)
+    book.put("tried", [hop("b")], 3)
+    assert not book.served("tried", 2)
+    assert book.served("tried", 3).gone == (hop("a").name,)
+
+
+def test_a_book_that_was_written_down_is_the_same_when_it_is_read() -> None:
+    book, again = HopBook(), HopBook()
+    book.put("tried", [hop("a")], 1)
+    book.served("tried", 1)
+    book.put("tried", [hop("b")], 2)
+    again.recall(json.loads(json.dumps(book.document())))
+    assert again.document() == book.document()
+    assert not again.put("tried", [hop("b")], 2)
+    assert again.served("tried", 2).gone == (hop("a").name,)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"apis": {}}', '{"hops": {}, "apis": {"a": {"now": 1}}}'])
+def test_a_file_that_is_no_book_is_refused_and_nothing_is_taken_of_it(text: str) -> None:
+    book = HopBook()
+    with pytest.raises(ValueError, match="not a book of hops"):
+        book.recall(json.loads(text))
+    assert book.document() == {"hops": {}, "apis": {}}
+
+
+def test_the_oldest_revision_that_any_router_serves_counts_those_that_are_away_included() -> None:
+    serving = Serving()
+
+    def applied(node: str, *, complete: bool = False, **revisions: int) -> dict[str, int]:
+        event = ConfigurationApplied(node=node, revisions=revisions, complete=complete)
+        return dict(serving.apply(event))
+
+    assert applied("one", a=1, b=4) == {"a": 1, "b": 4}
+    assert applied("two", a=2) == {"a": 1}
+    assert dict(serving.apply(RouterDisconnected(node="one"))) == {}
+    assert applied("two", a=3) == {"a": 1}
+    assert applied("one", complete=True, b=5) == {"b": 5}
+    assert applied("two", a=4) == {"a": 4}
