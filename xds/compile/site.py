@@ -21,13 +21,13 @@ from xds.settings import XdsSettings
 Document = dict[str, Any]
 
 _MARK = "signalbox.route"
+"""Filter state that names the operation, for routes that are looked for again."""
+
 _ROUTED = frozenset(
     f"type.googleapis.com/envoy.extensions.filters.http.{name}"
     for name in ("ratelimit.v3.RateLimit", "rate_limit_quota.v3.RateLimitQuotaFilterConfig")
 )
 """Filters that let requests pass unasked on routes that have no upstream."""
-
-"""Filter state that names the operation, for routes that are looked for again."""
 _FILTER_STATE = "envoy.extensions.filters.http.set_filter_state.v3.Config"
 
 
