@@ -81,8 +81,8 @@ class Hop:
 
     @property
     def fails_open(self) -> bool:
-        """Whether requests pass while no engine answers."""
-        return all(one.failure_mode == "open" for one in self.policies)
+        """Whether requests pass while no engine answers: policies in shadow mode stop none."""
+        return all(one.mode == "shadow" or one.failure_mode == "open" for one in self.policies)
 
     @property
     def buffers(self) -> bool:

@@ -222,3 +222,19 @@ async def test_the_engine_decides_for_policies_in_envoy_what_envoy_cannot() -> N
             assert (await gw.client.post("/any", content=body)).status_code == 200
             assert gw.backend.last.all("x-big") == seen
             assert gw.backend.last.body == body
+
+
+async def test_while_no_engine_answers_policies_in_shadow_mode_stop_nobody() -> None:
+    operations = {
+        "GET /shadow": [
+            ref("stamp", word="a", mode="shadow"),
+            ref("later", mode="shadow", failureMode="open"),
+        ],
+        "GET /enforced": [ref("stamp", word="a", mode="shadow"), ref("stamp", word="b")],
+    }
+    async with python_gateway((), operations, classes=TRIALS) as gw:
+        gw.runtime.hop_wait_s = 0.01
+        gw.runtime.hops.clear()  # every call fails from now on
+        gw.runtime.programs.clear()
+        assert (await gw.client.get("/shadow")).status_code == 200
+        assert (await gw.client.get("/enforced")).status_code == 503
