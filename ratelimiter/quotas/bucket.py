@@ -23,6 +23,7 @@ DEMAND_S = 10.0
 
 _CHANGED = 0.01  # smaller changes of a rate are not worth a message
 _PORTION_S = 2 * REPORT_S  # a portion lasts so long, if there is enough
+_ENOUGH = 0.6  # of a portion is left: it stays
 _IDLE_REPORTS = 2
 _SHARES_OFTEN = 0.5  # of the limit is asked for: then shares matter
 _NEVER_S = 10**8  # a portion gets no more
@@ -35,6 +36,9 @@ class Share:
     pulse: Pulse | None = None
     probe: Entries = ()  # the bucket that the pulse is felt by
     demand_per_s: float | None = None  # None: not known yet
+    expected_per_s: float | None = None
+    """What a pulse is held against: the demand when it was last reported, or found to be another;
+    what has been learned of it since may come from its moving once more."""
     reported_s: float = 0.0
     moved_s: float = 0.0  # when the demand was last seen to be another, between reports
     idle_reports: int = 0
@@ -75,8 +79,11 @@ class Bucket:
         if len(self.shares) < 2 or self.leased:
             return False
         asked = sum(one.demand_per_s or 0.0 for one in self.shares.values())
-        fresh = any(one.demand_per_s is None for one in self.shares.values())
-        return fresh or asked >= _SHARES_OFTEN * rate_per_s(self.take.rule.limit)
+        unsure = any(
+            one.demand_per_s is None or one.moved_s >= one.reported_s
+            for one in self.shares.values()
+        )
+        return unsure or asked >= _SHARES_OFTEN * rate_per_s(self.take.rule.limit)
 
     def question(self) -> Question:
         """For those who watch limits."""
@@ -90,7 +97,7 @@ class Bucket:
         hits = allowed + refused
         elapsed_s = now_s - share.reported_s
         if share.reported_s and elapsed_s > REPORT_S / 2 and share.moved_s < share.reported_s:
-            share.demand_per_s = hits / elapsed_s
+            share.demand_per_s = share.expected_per_s = hits / elapsed_s
         share.reported_s = now_s
         share.idle_reports = 0 if hits else share.idle_reports + 1
         share.portion = max(0.0, share.portion - allowed)
@@ -166,10 +173,10 @@ class Bucket:
             self.shares.items(), shares(mine, self._demands(equal)), strict=True
         ):
             tokens, interval_s = fill(rate)
-            # what passes before the first assignment arrives takes the place of the first burst:
-            # the next bucket is as full, in part, as the one before
-            size = 1 if share.given is None else capacity(rate * burst_s)
-            one = Assignment(size, tokens, interval_s)
+            # what passes before the first assignment arrives takes part of the first burst; the
+            # bucket after it is as full, in part, as the one before
+            first = share.given is None and not gcra
+            one = Assignment(capacity(rate * burst_s / (2 if first else 1)), tokens, interval_s)
             if share.given is None or _differs(share.given, one):
                 made[router] = one
         return made
@@ -190,10 +197,15 @@ class Bucket:
             # a router that comes later finds something, too
             least = free / 2 if share.demand_per_s is None else share.demand_per_s * _PORTION_S
             portion = int(min(want, free, max(least, free / 2)))
-            if portion == 0 and share.given is not None and share.given.size == 0:
-                continue
+            share.wants_portion = False
+            if share.given is not None:
+                if portion == share.given.size == 0:
+                    continue
+                # what is used between a report and the answer to it would be given twice
+                if portion * _ENOUGH <= share.portion <= portion / _ENOUGH and share.portion >= 1:
+                    continue
             out += portion - share.portion
-            share.portion, share.wants_portion = float(portion), False
+            share.portion = float(portion)
             made[router] = Assignment(portion, 1, _NEVER_S, anew=True)
         return made
 

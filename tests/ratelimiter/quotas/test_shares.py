@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +31,7 @@ def test_nobody_is_left_without_a_way_to_show_that_more_is_asked_for(
 def test_more_demand_is_never_a_smaller_share(limit: float, asked: list[float]) -> None:
     by_demand = sorted(zip(asked, shares(limit, asked), strict=True))
     ordered = [share for _, share in by_demand]
-    assert all(less <= more * (1 + 1e-9) for less, more in zip(ordered, ordered[1:], strict=False))
+    assert all(less <= more * (1 + 1e-9) for less, more in pairwise(ordered))
 
 
 def test_examples() -> None:
