@@ -111,5 +111,7 @@ class Load:
 def passed(loads: Sequence[Load], start_s: float, end_s: float) -> int:
     """What all let pass within that time."""
     return sum(
-        one.passed[tenth] for one in loads for tenth in range(round(start_s * 10), round(end_s * 10))
+        one.passed[tenth]
+        for one in loads
+        for tenth in range(round(start_s * 10), round(end_s * 10))
     )
