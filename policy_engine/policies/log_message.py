@@ -42,7 +42,7 @@ class Logged(Parameters):
 class LogMessage(PythonPolicy):
     """Writes headers and payloads of requests and answers to the log; traffic is not changed.
 
-    The lines are in the log of the policy engine, JSON with `flow` (`REQUEST`, `RESPONSE`), `api`,
+    The lines are in the log of the policy engine, with `flow` (`REQUEST`, `RESPONSE`), `api`,
     `api_version`, `operation`, `request_id`, `trace_id`, `application`, `method`, `path`, `status`:
     one with the headers when they are there, and one with the payload when its end is there (of
     event streams one for each part). Payloads are cut off after `log_message_max_payload_bytes`;
