@@ -26,7 +26,7 @@ HOP_ATTRIBUTE = "hop:"
 """Envoy sends CEL attributes with the first message; the hop's name is one, a literal."""
 
 _EXT_PROC = "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor"
-_ROUND_TRIP_S = 2.0
+_ROUND_TRIP_S = 10.0
 """Beside the time that the policies may take: for a worker that wakes up or starts again, while
 calls wait at its socket. The time of the policies themselves is kept by the engine."""
 
