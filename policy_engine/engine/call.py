@@ -168,6 +168,7 @@ class Call:
         if program is None:
             program = yield from self._unknown(name)
         self._program = program
+        began = perf_counter()
         message = request.request_headers
         self._exchange = exchange = LiveExchange(
             program.place,
@@ -178,6 +179,7 @@ class Call:
         if program.reads_metadata:
             exchange.forwarded_with(request)
         self._running = running = Running(runtime, program, exchange)
+        runtime.figures.contexts_s.add(perf_counter() - began)
         if program.broken:
             yield from self._broken(program)
             return

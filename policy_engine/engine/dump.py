@@ -1,8 +1,8 @@
 """The admin API's view of the model: which policies stand on which route. Without secrets."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from bus.resources.rest_api import (
     GATEWAY_DEFAULT_VHOST,
@@ -13,11 +13,15 @@ from bus.resources.rest_api import (
 )
 from policy_engine.catalogue import Catalogue
 from policy_engine.engine.feed import Feed
+from policy_engine.engine.hops import hops_by_operation
 from policy_engine.errors import PolicyError
+from policy_engine.hooks import Phase
 
 Json = dict[str, Any]
 
 _ANY_HOST = "*"
+_REQUEST_BODY: Final = ("request_body", "request_chunk")
+_RESPONSE_BODY: Final = ("response_body", "response_chunk")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +80,45 @@ def registry(catalogue: Catalogue) -> Json:
 
 
 def policy_chains(found: Iterable[Route], catalogue: Catalogue) -> Json:
-    """The chain of every route."""
-    chains = [
-        {
-            "route_key": route.key,
-            "policies": [_policy(ref, catalogue) for ref in route.policies],
-            "requires_request_body": False,
-            "requires_response_body": False,
-        }
-        for route in found
-    ]
+    """The chain of every route, and of which messages the engine gets the body there."""
+    phases: dict[str, _Phases] = {}
+    chains = []
+    for route in found:
+        if route.api.id not in phases:
+            phases[route.api.id] = _phases(route.api, catalogue)
+        needed = phases[route.api.id].of(route.operation)
+        chains.append(
+            {
+                "route_key": route.key,
+                "policies": [_policy(ref, catalogue) for ref in route.policies],
+                "requires_request_body": not needed.isdisjoint(_REQUEST_BODY),
+                "requires_response_body": not needed.isdisjoint(_RESPONSE_BODY),
+            }
+        )
     return {"total_policy_chains": len(chains), "policy_chains": chains}
+
+
+@dataclass(frozen=True, slots=True)
+class _Phases:
+    """In which phases the engine is called."""
+
+    everywhere: frozenset[Phase] = frozenset()
+    operations: Mapping[int, frozenset[Phase]] = field(default_factory=dict)  # by `id`
+
+    def of(self, operation: Operation) -> frozenset[Phase]:
+        return self.everywhere | self.operations.get(id(operation), frozenset())
+
+
+def _phases(api: RestApi, catalogue: Catalogue) -> _Phases:
+    """None of an API that cannot be compiled."""
+    try:
+        found = {
+            id(operation): frozenset(phase for hop in hops for phase in hop.phases)
+            for operation, hops in hops_by_operation(api, catalogue)
+        }
+    except PolicyError:
+        return _Phases()
+    return _Phases(found.pop(id(None)), found)
 
 
 def route_metadata(found: Iterable[Route]) -> Json:

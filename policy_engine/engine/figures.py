@@ -52,6 +52,7 @@ class Figures:
     body_bytes: int = 0
     lookup_failures: int = 0
     requests_s: Durations = field(default_factory=Durations)  # of each message of a router
+    contexts_s: Durations = field(default_factory=Durations)  # what policies see of a request
     policies: dict[tuple[str, str], PolicyFigures] = field(default_factory=dict)
 
     def of(self, policy: str, phase: str) -> PolicyFigures:
@@ -63,6 +64,7 @@ class Figures:
         return {
             **{name: getattr(self, name) for name in _PLAIN},
             "requests_s": _told(self.requests_s),
+            "contexts_s": _told(self.contexts_s),
             "policies": [
                 {
                     "policy": policy,

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Container
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,10 +37,13 @@ class Hops:
         events: FailureEvents,
         registry: CollectorRegistry,
         file: Path | None,
+        lengths: Callable[[float], None] = lambda _policies: None,
     ) -> None:
+        """`file` is kept for restarts; `lengths` is told how many policies a new hop has."""
         self._catalogue = catalogue
         self._events = events
         self._file = file
+        self._lengths = lengths
         self._changed = asyncio.Event()
         self._serving = Serving()
         self.book = HopBook()
@@ -91,6 +94,8 @@ class Hops:
             log.warning("hops of an API stay as they were", api=api.id, reason=str(error))
             return
         change = self.book.put(api.id, hops, revision)
+        for hop in change.hops.values():
+            self._lengths(len(hop["policies"]))
         if change or self.book.of(api.id):
             self._changed.set()
         self.feed.tell(change)

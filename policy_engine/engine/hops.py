@@ -14,11 +14,14 @@ def hops_of(api: RestApi, catalogue: Catalogue) -> tuple[Hop, ...]:
     """Every hop of `api`, each once. Raises PolicyError when the API cannot be compiled."""
     if api.spec.deployment_state != "deployed":
         return ()
-    found = {hop.name: hop for hop in _hops(api, catalogue)}
+    found = {hop.name: hop for _, hops in hops_by_operation(api, catalogue) for hop in hops}
     return tuple(found.values())
 
 
-def _hops(api: RestApi, catalogue: Catalogue) -> Iterator[Hop]:
+def hops_by_operation(
+    api: RestApi, catalogue: Catalogue
+) -> Iterator[tuple[Operation | None, tuple[Hop, ...]]]:
+    """The hops of the API's level (None) and of each operation. Raises PolicyError."""
     spec = api.spec
     below = frozenset(ref.name for one in spec.operations for ref in one.policies)
 
@@ -40,9 +43,9 @@ def _hops(api: RestApi, catalogue: Catalogue) -> Iterator[Hop]:
         )
         return compile_chain((catalogue.attach(ref) for ref in refs), scope).hops
 
-    yield from hops(spec.policies, "api")
+    yield None, hops(spec.policies, "api")
     for operation in spec.operations:
-        yield from hops(operation.policies, "operation", operation)
+        yield operation, hops(operation.policies, "operation", operation)
 
 
 def _concerns_the_engine(ref: PolicyRef, catalogue: Catalogue) -> bool:

@@ -49,6 +49,12 @@ class EngineMetrics:
             buckets=_LENGTHS,
             registry=registry,
         )
+        self.policy_chain_length = Histogram(
+            f"{_PREFIX}_policy_chain_length",
+            "Python policies of each hop, which run in one call, counted when the hop is new",
+            buckets=_LENGTHS,
+            registry=registry,
+        )
         self.resolution_failures = Counter(
             f"{_PREFIX}_resolution_failures_total",
             "Policies of changed APIs that are not loaded, or whose parameters do not fit",

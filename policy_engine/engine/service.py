@@ -59,7 +59,8 @@ async def run(
     """
     model, metrics = Model(), EngineMetrics()
     events = FailureEvents(bus)
-    hops = Hops(catalogue, events, metrics.registry, hops_file)
+    lengths = metrics.policy_chain_length.observe
+    hops = Hops(catalogue, events, metrics.registry, hops_file, lengths)
     hops.recall()
 
     def connected() -> bool:

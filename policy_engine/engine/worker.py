@@ -23,6 +23,7 @@ from policy_engine.catalogue import Catalogue
 from policy_engine.engine.call import Call
 from policy_engine.engine.marks import Marks
 from policy_engine.engine.outside import opened
+from policy_engine.engine.process_memory import data_bytes, resident_bytes
 from policy_engine.engine.runtime import Runtime
 from policy_engine.engine.standby import LENGTH
 from policy_engine.engine.watch import StuckWatch
@@ -202,7 +203,7 @@ class Link:
             if failures or body != self._told:
                 self._told = body
                 writer.write(
-                    _framed({**report, "failures": failures, "memory_bytes": _resident_bytes()})
+                    _framed({**report, "failures": failures, "memory_bytes": resident_bytes()})
                 )
                 await writer.drain()
             await asyncio.sleep(_REPORT_S)
@@ -223,17 +224,6 @@ class Link:
             log.error("worker is full, and ends", worker=self._work.number, data_bytes=used)
             self.full_by = greedy
             signal.raise_signal(signal.SIGTERM)
-
-
-def data_bytes() -> int:
-    """What counts against the limit: data of this process, used or not."""
-    words = Path("/proc/self/statm").read_text(encoding="ascii").split()
-    return int(words[5]) * resource.getpagesize()
-
-
-def _resident_bytes() -> int:
-    words = Path("/proc/self/statm").read_text(encoding="ascii").split()
-    return int(words[1]) * resource.getpagesize()
 
 
 def _framed(message: object) -> bytes:

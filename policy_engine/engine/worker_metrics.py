@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from policy_engine.engine.feed import Feed, WorkerState
 from policy_engine.engine.figures import BUCKETS_S
+from policy_engine.engine.process_memory import resident_bytes
 
 _PREFIX: Final = "policy_engine"
 _PLAIN: Final = {
@@ -92,6 +93,14 @@ class WorkerMetrics(Collector):
         for one in workers:
             memory.add_metric([str(one.number)], one.report.get("memory_bytes", 0))
         yield memory
+        total = GaugeMetricFamily(
+            f"{_PREFIX}_memory_bytes",
+            "Resident memory: of the process that answers here, and of all workers that report",
+            labels=["type"],
+        )
+        total.add_metric(["engine"], resident_bytes())
+        total.add_metric(["workers"], sum(one.report.get("memory_bytes", 0) for one in workers))
+        yield total
 
 
 def _add(sums: _Numbers, report: dict[str, Any]) -> None:
@@ -101,6 +110,7 @@ def _add(sums: _Numbers, report: dict[str, Any]) -> None:
     for key in _COUNTERS:
         sums["plain", key] += counters[key]
     _add_durations(sums, ("requests", "", ""), figures["requests_s"])
+    _add_durations(sums, ("contexts", "", ""), figures["contexts_s"])
     for one in figures["policies"]:
         labels = one["policy"], one["phase"]
         _add_durations(sums, ("policy", *labels), one["durations"])
@@ -122,20 +132,25 @@ def _histograms(sums: _Numbers) -> Iterator[Metric]:
     requests = HistogramMetricFamily(
         f"{_PREFIX}_request_duration_seconds", "Time of the engine for one message of a router"
     )
+    contexts = HistogramMetricFamily(
+        f"{_PREFIX}_context_build_duration_seconds",
+        "Time to make of a request what policies see of it, one for each hop",
+    )
     policies = HistogramMetricFamily(
         f"{_PREFIX}_policy_duration_seconds",
         "Time of one hook of a policy, waiting included",
         labels=["policy", "phase"],
     )
     for key in [key for key in sums if key[0] == "seconds"]:
-        family = requests if key[1] == "requests" else policies
-        labels = [] if key[1] == "requests" else list(key[2:])
+        family = {"requests": requests, "contexts": contexts}.get(key[1], policies)
+        labels = list(key[2:]) if family is policies else []
         total, buckets = 0.0, []
         for position, bound in enumerate((*map(str, BUCKETS_S), "+Inf")):
             total += sums.get(("bucket", *key[1:], str(position)), 0)
             buckets.append((bound, total))
         family.add_metric(labels, buckets, sums[key])
     yield requests
+    yield contexts
     yield policies
 
 

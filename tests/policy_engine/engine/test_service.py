@@ -1,4 +1,5 @@
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -260,6 +261,53 @@ async def test_metrics_count_chains_and_updates() -> None:
         text = (await running.metrics.get("/metrics")).text
         assert "policy_engine_policy_chains_loaded 0.0" in text.splitlines()
         assert "policy_engine_snapshot_size 0.0" in text.splitlines()
+
+
+async def test_the_dump_says_on_which_routes_the_engine_gets_bodies() -> None:
+    def guarded(direction: str) -> list[dict[str, Any]]:
+        params = {direction: {"enabled": True, "min": 1, "max": 3}}
+        return [{"name": "word-count-guardrail", "version": "v1", "params": params}]
+
+    operations = [
+        {"method": "GET", "path": "/plain"},
+        {"method": "POST", "path": "/asked", "policies": guarded("request")},
+        {"method": "POST", "path": "/told", "policies": guarded("response")},
+    ]
+    bus = MemoryBus()
+    async with engine(bus) as running:
+        await bus.publish(ApiPublished(revision=1, api=api(operations=operations, policies=[])))
+        await running.version("1")
+        chains = (await running.dump())["policy_chains"]["policy_chains"]
+        text = (await running.metrics.get("/metrics")).text
+    assert {
+        one["route_key"].split("|")[1]: (
+            one["requires_request_body"],
+            one["requires_response_body"],
+        )
+        for one in chains
+    } == {
+        "/orders/v1.0/plain": (False, False),
+        "/orders/v1.0/asked": (True, False),
+        "/orders/v1.0/told": (False, True),
+    }
+    assert "policy_engine_policy_chain_length_count 2.0" in text.splitlines()
+    assert 'policy_engine_memory_bytes{type="workers"} 0.0' in text.splitlines()
+    (engines,) = re.findall(
+        r'^policy_engine_memory_bytes{type="engine"} (\S+)$', text, re.MULTILINE
+    )
+    assert 10 << 20 < float(engines) < 10 << 30
+
+
+async def test_an_api_that_needs_bodies_at_its_own_level_needs_them_on_every_route() -> None:
+    params = {"response": {"enabled": True, "min": 1, "max": 3}}
+    policies = [{"name": "word-count-guardrail", "version": "v1", "params": params}]
+    bus = MemoryBus()
+    async with engine(bus) as running:
+        await bus.publish(ApiPublished(revision=1, api=api(policies=policies)))
+        await running.version("1")
+        chains = (await running.dump())["policy_chains"]["policy_chains"]
+    assert [one["requires_response_body"] for one in chains] == [True, True]
+    assert [one["requires_request_body"] for one in chains] == [False, False]
 
 
 async def test_addresses_that_are_not_allowed_are_refused() -> None:
