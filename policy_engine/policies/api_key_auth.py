@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from policy_engine.headers import APPLICATION_HEADER, PRIVATE_PREFIX, caller, editable
-from policy_engine.lua import program
+from policy_engine.lua import Value, program
 from policy_engine.policy import (
     Document,
     HttpFilter,
@@ -72,8 +72,8 @@ class ApiKeyAuth(Policy):
         query = self.key if self.in_ == "query" else None
         source = _script(place, query, self.value_prefix, keep=False)
         script = source + "\n" + program("api_key_shadow.lua")
-        live = {one["key"]: True for one in _credentials(scope)}
-        config = looking(self.name, script) | {"filter_context": live}
+        live: dict[str, Value] = {one["key"]: True for one in _credentials(scope)}
+        config = looking(self.name, script, LIVE=live)
         return (HttpFilter(scope.unique(self.name), config),)
 
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
