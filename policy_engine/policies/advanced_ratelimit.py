@@ -58,7 +58,9 @@ class AdvancedRatelimit(Policy):
     `backend` says who counts. `memory`: each router by itself, in Envoy; nearly free, but two
     routers let twice as much pass, and counts start anew when the API changes. `redis`: all routers
     together, exactly, for one question to the rate limiter per request. `redis-local-async`: all
-    routers together, each from a share that is balanced every few seconds; no question per request.
+    routers together, each from a share that follows demand; no question per request, and only
+    refusals tell of limits. What shares cannot hold is counted as with `redis`: costs, limits below
+    20, shadow mode, and everything where limits fail closed.
     """
 
     name: ClassVar[str] = "advanced-ratelimit"

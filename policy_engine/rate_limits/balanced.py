@@ -74,7 +74,8 @@ def _worked_out(values: Sequence[Value], prefix: str) -> Document:
     """Parts of the key, as filter state: what a request lacks has a value, too."""
     states: list[Document] = []
     for value in values:
-        texts = [value.format] if value.pattern is not None else [value.missing, value.format]
+        stands_in = [value.missing] if value.missing is not None and not _is_alone(values) else []
+        texts = [*(stands_in if value.pattern is None else []), value.format]
         states += [
             {
                 "object_key": f"{prefix}.{value.entry}",
@@ -88,6 +89,11 @@ def _worked_out(values: Sequence[Value], prefix: str) -> Document:
             for text in texts
         ]
     return typed(_SET_STATE, {"on_request_headers": states})
+
+
+def _is_alone(values: Sequence[Value]) -> bool:
+    """Whether a bucket of its own is simpler than a value that stands for a part's absence."""
+    return len(values) == 1 and values[0].missing is not None and values[0].pattern is None
 
 
 def _limiter(one: Counted, prefix: str, scope: Scope, marked: Document | None) -> Document:
@@ -116,8 +122,16 @@ def _limiter(one: Counted, prefix: str, scope: Scope, marked: Document | None) -
         probe = _settings({**entries, PROBE_ENTRY: {"string_value": str(seen)}}, {}, {})
         some = _all_of([*gates, _sometimes(seen)])
         matchers.append({"predicate": some, "on_match": {"keep_matching": True, "action": probe}})
+    otherwise = settings
+    told = [value for value in one.key.values if value.fixed is None]
     if gates:
         matchers.append({"predicate": _all_of(gates), "on_match": {"action": settings}})
+    elif _is_alone(told):
+        (value,) = told
+        there = _single(_found(f"{prefix}.{value.entry}"), "")
+        matchers.append({"predicate": there, "on_match": {"action": settings}})
+        lacking = {**entries, value.entry: {"string_value": value.missing}}
+        otherwise = _settings(lacking, _away(one, scope), _refusal(one, scope, marked))
     return typed(
         _FILTER,
         {
@@ -125,7 +139,7 @@ def _limiter(one: Counted, prefix: str, scope: Scope, marked: Document | None) -
             "rlqs_server": {"envoy_grpc": {"cluster_name": QUOTAS_CLUSTER}},
             "bucket_matchers": {
                 **({"matcher_list": {"matchers": matchers}} if matchers else {}),
-                **({} if gates else {"on_no_match": {"action": settings}}),
+                **({} if gates else {"on_no_match": {"action": otherwise}}),
             },
         },
     )
@@ -195,7 +209,8 @@ def _found(key: str) -> Document:
 
 def _single(found: Document, pattern: str) -> Document:
     """True where `pattern` is found anywhere in the text; false where there is no text."""
-    anywhere = {"google_re2": {}, "regex": f"(?s).*(?:{pattern}).*"}
+    expression = f"(?s).*(?:{pattern}).*" if pattern else "(?s).*"
+    anywhere = {"google_re2": {}, "regex": expression}
     return {"single_predicate": {"input": found, "value_match": {"safe_regex": anywhere}}}
 
 

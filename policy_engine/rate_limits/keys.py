@@ -101,7 +101,7 @@ class Value:
     entry: str  # its name in a descriptor
     gate: str  # the name of the entry that says that it is as it must be
     format: str  # of Envoy's access logs
-    missing: str  # what stands for it where a request lacks it
+    missing: str | None  # what stands for it where a request lacks it; None: none lacks it
     fixed: str | None  # what it is for every request, if that is known
     pattern: str | None  # RE2; what does not hold it is not counted
 
@@ -141,7 +141,7 @@ class Key:
                 entry=f"p{number}",
                 gate=f"m{number}",
                 format=self._told(part)[0],
-                missing=_missing(part),
+                missing=None if part.type == "routename" else _missing(part),
                 fixed=None if part.match is not None else self._constant(part),
                 pattern=None if part.match is None else part.match.value,
             )
