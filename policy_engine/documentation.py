@@ -31,7 +31,8 @@ all. Parameters that a policy does not know are refused.
 Beside `name`, `version` and `params` a reference may have:
 
 - `executionCondition`: CEL; the policy runs only where it holds. Decided in Envoy where it can be.
-- `mode`: `enforce`, or `shadow`: what would be refused is only reported, nothing is changed.
+- `mode`: `enforce`, or `shadow`: what would be refused is only reported, nothing is changed. For
+  both: [Conditions and shadow mode](conditions.md).
 - `failureMode`, of policies in Python: `closed` or `open`, what becomes of requests when the policy
   fails. Authentication is always closed.
 - `timeout`, of policies in Python: how long one hook may take, such as `200ms`.
