@@ -31,11 +31,12 @@ from policy_engine.engine.running import (
     TOO_LONG_ANSWER,
     TOO_LONG_REQUEST,
     UNAVAILABLE,
+    UPGRADE_REFUSED,
     Given,
     Running,
 )
 from policy_engine.engine.runtime import Runtime
-from policy_engine.hooks import EXCHANGE_NAMESPACE, SHADOW_NAMESPACE
+from policy_engine.hooks import EXCHANGE_NAMESPACE, SHADOW_NAMESPACE, Answer
 from xds.wire.h2 import RpcRefused, Status, Stream
 
 Work = Generator[tuple[Awaitable[Any], float], Any, None]
@@ -187,11 +188,12 @@ class Call:
         body: bytes | None = None
         given: Given | None = None
         override = None
+        refused = None if ended else self._refused_at_once(program, exchange.request.headers)
+        if refused is not None:
+            yield from self._answered(Given(refused, ENGINE, 0), "request_headers")
+            return
         if side.mode != "none" and not ended:
             length = _content_length(exchange.request.headers)
-            if side.mode == "whole" and length > runtime.max_body_bytes:
-                yield from self._answered(Given(TOO_LONG_REQUEST, ENGINE, 0), "request_headers")
-                return
             self._chunked = side.mode == "chunks" or (
                 side.mode == "either" and length > runtime.max_body_bytes
             )
@@ -211,6 +213,15 @@ class Call:
             return
         over = (ended or side.mode == "none") and program.response.idle
         self._reply("request_headers", exchange.request.headers, body or None, override, last=over)
+
+    def _refused_at_once(self, program: Program, headers: Any) -> Answer | None:
+        """What is said to a request with a body that its policies will never get as a whole."""
+        if program.waits_for_bodies and "upgrade" in headers:
+            return UPGRADE_REFUSED  # its body never ends
+        whole = program.request.mode == "whole"
+        if whole and _content_length(headers) > self._runtime.max_body_bytes:
+            return TOO_LONG_REQUEST
+        return None
 
     def _request_data(self, message: Any) -> Work:
         program, exchange, running = self._known()

@@ -5,7 +5,10 @@ import socket
 import ssl
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     import httpx
 
 _CONNECTIONS: Final = 200
+_PORTS: Final = {"http": 80, "https": 443}
+_LOOKUPS: Final = 8  # at a time: slow DNS holds up those who look names up, nobody else
 _IDLE_S: Final = 60.0
 _TRUSTS_KEPT: Final = 32  # clients, one for each way to trust servers
 
@@ -26,6 +31,7 @@ class Internet:
     def __init__(self) -> None:
         self._clients: OrderedDict[tuple[bool, str], httpx.AsyncClient] = OrderedDict()
         self._making = asyncio.Lock()
+        self._lookups = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="dns")
 
     async def fetch(
         self,
@@ -52,7 +58,7 @@ class Internet:
                 asyncio.timeout(timeout_s),
                 client.stream(
                     method,
-                    **(await _public(url, headers or {}))
+                    **(await self._public(url, headers or {}))
                     if public_only
                     else {"url": url, "headers": headers},
                     content=body or None,
@@ -75,10 +81,9 @@ class Internet:
 
     async def resolves(self, host: str, timeout_s: float) -> bool:
         """See `policy_engine.hooks.Outside`."""
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout_s):
-                return bool(await loop.getaddrinfo(host, None))
+                return bool(await self._looked_up(host, None))
         except (OSError, TimeoutError, UnicodeError):
             return False
 
@@ -95,8 +100,35 @@ class Internet:
         self._clients.move_to_end(key)
         return self._clients[key]
 
+    async def _public(self, url: str, headers: Mapping[str, str]) -> dict[str, Any]:
+        """How to ask `url` at an address that was looked at: a moment later DNS may say another.
+
+        Raises FetchFailed when it is not a public one.
+        """
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        port = parts.port or _PORTS.get(parts.scheme, 0)
+        found = await self._looked_up(host, port)
+        addresses = sorted((str(one[4][0]) for one in found), key=lambda one: ":" in one)
+        if not addresses or not all(is_public(one) for one in addresses):
+            raise FetchFailed(f"{host} is not a public address")
+        address = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
+        authority = address if parts.port is None else f"{address}:{parts.port}"
+        return {
+            "url": parts._replace(netloc=authority).geturl(),
+            # pools know servers by address: what was agreed with one name is not used for another
+            "headers": {**headers, "host": parts.netloc, "connection": "close"},
+            "extensions": {"sni_hostname": host},
+        }
+
+    async def _looked_up(self, host: str, port: int | None) -> list[Any]:
+        """The addresses of `host`, as `socket.getaddrinfo` has them. Raises OSError."""
+        ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        return list(await asyncio.get_running_loop().run_in_executor(self._lookups, ask))
+
     async def close(self) -> None:
         """No connection is left."""
+        self._lookups.shutdown(wait=False, cancel_futures=True)
         for client in self._clients.values():
             await client.aclose()
 
@@ -112,34 +144,13 @@ def _made(verify: bool, authorities: str) -> "httpx.AsyncClient":
         timeout=None,  # noqa: S113 - each call has its own
         trust_env=False,
         follow_redirects=False,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # no policy sees another's
         limits=httpx.Limits(
             max_connections=_CONNECTIONS,
             max_keepalive_connections=_CONNECTIONS,
             keepalive_expiry=_IDLE_S,
         ),
     )
-
-
-async def _public(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
-    """How to ask `url` at an address that was looked at: DNS may answer otherwise a moment later.
-
-    Raises FetchFailed when it is not a public one.
-    """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, parts.port or parts.scheme, type=socket.SOCK_STREAM)
-    addresses = sorted((str(one[4][0]) for one in found), key=lambda one: ":" in one)
-    if not addresses or not all(is_public(one) for one in addresses):
-        raise FetchFailed(f"{host} is not a public address")
-    address = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
-    authority = address if parts.port is None else f"{address}:{parts.port}"
-    return {
-        "url": parts._replace(netloc=authority).geturl(),
-        # pools know servers by address: what was agreed with one name is not used for another
-        "headers": {**headers, "host": parts.netloc, "connection": "close"},
-        "extensions": {"sni_hostname": host},
-    }
 
 
 @asynccontextmanager

@@ -84,6 +84,14 @@ class Program:
     broken: str = ""  # why it cannot run at all
 
     @property
+    def waits_for_bodies(self) -> bool:
+        """Whether a policy wants a whole body, or a chance to refuse what is in it."""
+        return any(
+            one.mode != "none" and not (one.mode == "chunks" and one.only_looks)
+            for one in (self.request, self.response)
+        )
+
+    @property
     def opens(self) -> bool:
         """Whether requests pass when the hop as a whole fails."""
         return self.hop.fails_open

@@ -288,6 +288,24 @@ async def test_a_policy_answers_in_any_phase(phase: str) -> None:
         assert (entry["status"], entry["details"]) == (422, "policy:refuse")
 
 
+@pytest.mark.parametrize(("name", "status"), [("reverse", 403), ("look", 101), ("stamp", 101)])
+async def test_an_upgrade_is_refused_where_a_policy_waits_for_a_whole_body(
+    name: str, status: int
+) -> None:
+    asked = {
+        "connection": "Upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "sec-websocket-version": "13",
+    }
+    async with gateway(ref(name)) as gw, asyncio.timeout(30):
+        gw.backend.answer = lambda _: Answer(
+            status=101, headers=(("connection", "upgrade"), ("upgrade", "websocket"))
+        )
+        async with gw.client.stream("GET", "/any", headers=asked) as answer:
+            assert answer.status_code == status
+
+
 async def test_an_answer_to_a_chunk_of_the_response_takes_its_place() -> None:
     async with gateway(ref("refuse", phase="response_chunk")) as gw:
         answer = await gw.client.get("/any")

@@ -3,7 +3,7 @@ import pytest
 from policy_engine.engine import outside
 from policy_engine.engine.outside import opened
 from policy_engine.hooks import FetchFailed
-from tests.servers.http_backend import http_backend
+from tests.servers.http_backend import Answer, http_backend
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1"])
@@ -34,3 +34,11 @@ async def test_the_address_that_was_looked_at_is_asked_by_the_name_that_was_give
         assert server.last.path == "/x?y=1"
         assert server.last.header("host") == f"localhost:{server.port}"
         assert server.last.header("x-a") == "b"
+
+
+async def test_cookies_of_servers_are_forgotten() -> None:
+    async with http_backend() as server, opened() as internet:
+        server.answer = lambda _: Answer(headers=(("set-cookie", "sid=1; Path=/"),))
+        for _ in range(2):
+            await internet.fetch("GET", f"http://127.0.0.1:{server.port}/")
+        assert server.last.header("cookie") is None
