@@ -123,5 +123,5 @@ async def test_memory_is_flat_over_many_calls() -> None:
 
 
 @pytest.mark.slow
-async def test_memory_is_flat_over_a_million_calls() -> None:
-    assert await _kept_blocks(1_000_000) < 500
+async def test_memory_is_flat_over_many_more_calls() -> None:
+    assert await _kept_blocks(100_000) < 500

@@ -3,10 +3,13 @@
 The examples of Python policies run in the tests of each, with an engine.
 """
 
+from hashlib import sha256
+
 import pytest
 
 from policy_engine.chain import compile_chain
 from policy_engine.policy import Level, Policy
+from policy_engine.subscriptions import Subscriber
 from tests.policy_engine.attached import (
     CATALOGUE,
     COMPANY,
@@ -21,6 +24,7 @@ from tests.policy_engine.tokens import bearer
 
 # what a caller presents to the example of a policy that asks for something
 PRESENTED = {
+    "subscription-validation": {"Subscription-Key": "one"},
     "api-key-auth": {"API-Key": "k"},
     "basic-auth": {"Authorization": basic("shop", "correct horse battery staple")},
     "jwt-auth": bearer(
@@ -70,8 +74,11 @@ def attached(levels: str, first: Policy, second: Policy) -> Api:
 async def test_the_example_of_every_native_policy_runs(name: str, level: Level) -> None:
     example = policy(name, **CATALOGUE.resolve(name).example)
     known = (credential("k"),)
+    subscribed = (Subscriber("s1", sha256(b"one").hexdigest()),)
     api = (
-        Api((example,), credentials=known) if level == "api" else Api((), {"/": (example,)}, known)
+        Api((example,), credentials=known, subscriptions=subscribed)
+        if level == "api"
+        else Api((), {"/": (example,)}, known, subscriptions=subscribed)
     )
     async with gateway(api) as running:
         answer = await running.client.get("/", headers=PRESENTED.get(name, {}))
