@@ -190,7 +190,7 @@ async def test_failures_become_events_that_are_told_together(tmp_path: Path) -> 
 async def test_a_worker_that_is_told_to_end_finishes_what_is_in_flight(
     tmp_path: Path, signal_name: str
 ) -> None:
-    operations = {"GET /later": [ref("later", waitS=0.7)]}
+    operations = {"GET /later": [ref("later", waitS=0.7, timeout="5s")]}
     async with process_gateway(tmp_path, operations) as gw:
         await gw.serving()
         (worker,) = gw.workers
