@@ -9,11 +9,11 @@ import re
 from functools import lru_cache
 from typing import Any, Final, Literal
 
-import orjson
 from cel_expr_python import cel
 
 from policy_engine.gates import CONTRACT
 from policy_engine.hooks import Exchange
+from policy_engine.json_text import NotJson, document
 
 Direction = Literal["request", "response"]
 
@@ -122,9 +122,10 @@ class Condition:
 
 
 def _json(body: bytes) -> dict[str, Any]:
+    """The object that `body` is; empty for all else, a member that stands twice included."""
     try:
-        value = orjson.loads(body) if body else {}
-    except orjson.JSONDecodeError:
+        value = document(body) if body else {}
+    except NotJson:
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -40,6 +40,7 @@ _MUTATION = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
 
 
 def token(name: str) -> str:
+    """`name` if it is one that a header can have. Raises ValueError."""
     if name.startswith(":"):
         raise ValueError(f"{name!r} is a pseudo header: rewrites and routes decide it")
     if not _TOKEN.fullmatch(name):

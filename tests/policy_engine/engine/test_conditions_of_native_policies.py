@@ -49,6 +49,8 @@ async def test_a_guard_runs_unless_the_engine_says_that_it_need_not() -> None:
         assert (await gw.client.post("/", json={"kind": "secret"})).status_code == 401
         # no such key: undecided
         assert (await gw.client.post("/", json={"other": 1})).status_code == 401
+        twice = b'{"kind": "open", "kind": "secret"}'  # who reads it says which one counts
+        assert (await gw.client.post("/", content=twice)).status_code == 401
         known = {"Authorization": basic("a", "p")}
         good = await gw.client.post("/", json={"kind": "secret"}, headers=known)
         assert good.status_code == 200
