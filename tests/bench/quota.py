@@ -134,9 +134,7 @@ async def throughput(rounds: int) -> None:
             def case(router: int, url: str) -> Case:
                 return Case(
                     router,
-                    lambda: wrk(
-                        url, seconds=SECONDS, connections=CONNECTIONS, script=script.name
-                    ),
+                    lambda: wrk(url, seconds=SECONDS, connections=CONNECTIONS, script=script.name),
                 )
 
             cases = {"plain": case(router, f"{url}/orders/a")}
@@ -152,9 +150,7 @@ async def throughput(rounds: int) -> None:
                 "a limit for the route": orders(port, rate),
                 f"a limit per user, {CLIENTS} of them": orders(port, rate, **by_user),
             }.items():
-                made = await stack.enter_async_context(
-                    sharing_router(limited, f"unix:{socket}")
-                )
+                made = await stack.enter_async_context(sharing_router(limited, f"unix:{socket}"))
                 pin(made.envoy.pid, ROUTER_CORE)
                 at = str(made.client.base_url)
                 cases[name] = case(made.envoy.pid, at)
@@ -182,9 +178,7 @@ async def accuracy(name: str, rates: tuple[float, float], then: tuple[float, flo
             limited = orders(int(behind.rpartition(":")[2]), {"limit": LIMIT, "duration": "1s"})
             ports = []
             for _ in rates:
-                made = await stack.enter_async_context(
-                    sharing_router(limited, f"unix:{socket}")
-                )
+                made = await stack.enter_async_context(sharing_router(limited, f"unix:{socket}"))
                 ports.append(int(made.client.base_url.port or 0))
             together = asyncio.Barrier(len(rates))
             runs = await asyncio.gather(
