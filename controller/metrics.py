@@ -1,11 +1,12 @@
 """Prometheus metrics of the controller, in a registry of their own."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from time import perf_counter
 
 from prometheus_client import (
+    REGISTRY,
     CollectorRegistry,
     Counter,
     Gauge,
@@ -14,6 +15,8 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from controller.errors import Raced, StorageError
 from controller.model import Counts
@@ -22,6 +25,7 @@ from controller.resources import KINDS
 _FAST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SIZES_BYTES = (256, 1024, 4096, 16384, 65536, 262144, 1048576)
 _PREFIX = "gateway_controller"
+_OURS = "signalbox_"
 
 
 def program_version() -> str:
@@ -32,6 +36,18 @@ def program_version() -> str:
         return "unknown"
 
 
+class _Neighbours(Collector):
+    """What the components in the same process count: they have no port of their own."""
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: names that start so are nobody else's."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics of this product; those of the process are there already."""
+        return (one for one in REGISTRY.collect() if one.name.startswith(_OURS))
+
+
 class ControllerMetrics:
     """All of them; names as in the public contract."""
 
@@ -39,6 +55,7 @@ class ControllerMetrics:
         self.registry = registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
+        registry.register(_Neighbours())
 
         def counter(name: str, about: str, labels: Sequence[str] = ()) -> Counter:
             return Counter(f"{_PREFIX}_{name}", about, labels, registry=registry)

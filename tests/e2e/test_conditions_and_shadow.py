@@ -56,6 +56,11 @@ async def test_conditions_are_served_and_shadows_are_told(tmp_path: Path) -> Non
         expected = {"": 2, "api-key-auth": 1, "api-key-auth,word-count-guardrail": 1}
         assert await until(shadows, lambda found: found == expected) == expected
 
+        metrics = f"http://127.0.0.1:{running.port('metrics')}/metrics"
+        async with httpx.AsyncClient() as client:
+            text = (await client.get(metrics)).text
+        assert 'signalbox_requests_shadow_total{policy="api-key-auth"} 2.0' in text
+
         document["spec"]["policies"] = [policies[0] | {"executionCondition": "request.Method ="}]
         file.write_text(yaml.safe_dump(document))
         code, out, err = await running.cli("apply", "-f", str(file))

@@ -44,7 +44,7 @@ def test_a_body_in_parts_is_the_same(content: bytes, size: int) -> None:
         ("gzip, gzip", b"x"),
         ("gzip", b"no gzip"),
         ("deflate", b"\xff\xff"),
-        ("gzip", gzip.compress(b"x" * 1000)[:-9]),
+        ("gzip", gzip.compress(b"x" * 1000, mtime=0)[:-9]),
     ],
 )
 def test_what_cannot_be_read_is_told(coding: str, body: bytes) -> None:
