@@ -26,7 +26,7 @@ _FILTER = "envoy.extensions.filters.http.rate_limit_quota.v3.RateLimitQuotaFilte
 _BUCKET = "envoy.extensions.filters.http.rate_limit_quota.v3.RateLimitQuotaBucketSettings"
 _SET_STATE = "envoy.extensions.filters.http.set_filter_state.v3.Config"
 _STATE = "envoy.extensions.matching.common_inputs.network.v3.FilterStateInput"
-_HEADER = "envoy.type.matcher.v3.HttpRequestHeaderMatchInput"
+_HEADER_INPUT = "envoy.type.matcher.v3.HttpRequestHeaderMatchInput"
 _FRACTION = "envoy.extensions.matching.input_matchers.runtime_fraction.v3.RuntimeFraction"
 
 _REPORTED_EVERY_S = 5  # whatever is asked
@@ -52,14 +52,14 @@ def limiters(
     """The filters that hold `quotas`: one per limit, the one that fills fastest first.
 
     `marked`: a HeaderValueOption put on what they refuse. What tells callers apart is worked out
-    once per quota, in filters before them.
+    once per quota, in filters before them; one header alone needs no working out.
     """
     filters: list[HttpFilter] = []
     alone: list[tuple[Counted, str]] = []
     for number, one in enumerate(quotas):
         prefix = f"{name}.{number}"
         told = [value for value in one.key.values if value.fixed is None]
-        if told:
+        if told and not (_is_alone(told) and told[0].header is not None):
             filters.append(HttpFilter(f"{name}.key{number}", _worked_out(told, prefix)))
         alone += [(replace(one, limits=(limit,)), prefix) for limit in one.limits]
     alone.sort(key=lambda pair: rate_per_s(pair[0].limits[0]), reverse=True)
@@ -106,11 +106,15 @@ def _limiter(one: Counted, prefix: str, scope: Scope, marked: Document | None) -
     )
     entries: dict[str, Document] = {LIMIT_ENTRY: {"string_value": encode(quota)}}
     gates: list[Document] = []
+    told = [value for value in one.key.values if value.fixed is None]
+    alone = _is_alone(told)
     for value in one.key.values:
         if value.fixed is not None:
             entries[value.entry] = {"string_value": value.fixed}
             continue
         found = _found(f"{prefix}.{value.entry}")
+        if value.header is not None and alone:
+            found = _header(value.header)
         entries[value.entry] = {"custom_value": found}
         if value.pattern is not None:
             entries[value.gate] = {"string_value": "1"}
@@ -123,12 +127,11 @@ def _limiter(one: Counted, prefix: str, scope: Scope, marked: Document | None) -
         some = _all_of([*gates, _sometimes(seen)])
         matchers.append({"predicate": some, "on_match": {"keep_matching": True, "action": probe}})
     otherwise = settings
-    told = [value for value in one.key.values if value.fixed is None]
     if gates:
         matchers.append({"predicate": _all_of(gates), "on_match": {"action": settings}})
-    elif _is_alone(told):
+    elif alone:
         (value,) = told
-        there = _single(_found(f"{prefix}.{value.entry}"), "")
+        there = _single(entries[value.entry]["custom_value"], "")
         matchers.append({"predicate": there, "on_match": {"action": settings}})
         lacking = {**entries, value.entry: {"string_value": value.missing}}
         otherwise = _settings(lacking, _away(one, scope), _refusal(one, scope, marked))
@@ -207,6 +210,10 @@ def _found(key: str) -> Document:
     return {"name": "part", "typed_config": typed(_STATE, {"key": key})}
 
 
+def _header(name: str) -> Document:
+    return {"name": "header", "typed_config": typed(_HEADER_INPUT, {"header_name": name})}
+
+
 def _single(found: Document, pattern: str) -> Document:
     """True where `pattern` is found anywhere in the text; false where there is no text."""
     expression = f"(?s).*(?:{pattern}).*" if pattern else "(?s).*"
@@ -219,10 +226,7 @@ def _sometimes(millionths: int) -> Document:
     share = {"default_value": {"numerator": millionths, "denominator": "MILLION"}}
     return {
         "single_predicate": {
-            "input": {
-                "name": "request-id",
-                "typed_config": typed(_HEADER, {"header_name": "x-request-id"}),
-            },
+            "input": _header("x-request-id"),
             "custom_match": {
                 "name": "share",
                 "typed_config": typed(_FRACTION, {"runtime_fraction": share}),

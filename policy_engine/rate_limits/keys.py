@@ -104,6 +104,7 @@ class Value:
     missing: str | None  # what stands for it where a request lacks it; None: none lacks it
     fixed: str | None  # what it is for every request, if that is known
     pattern: str | None  # RE2; what does not hold it is not counted
+    header: str | None  # the request header that it is, if it is one
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ class Key:
                 missing=None if part.type == "routename" else _missing(part),
                 fixed=None if part.match is not None else self._constant(part),
                 pattern=None if part.match is None else part.match.value,
+                header=_header(part),
             )
             for number, part in enumerate(self.parts)
         )
@@ -229,6 +231,13 @@ class Key:
                 return part.key
             case _:
                 return None
+
+
+def _header(part: KeyPart) -> str | None:
+    if part.type == "header":
+        return part.key.lower()
+    own = part.type == "authproperty" and part.key == "application"
+    return APPLICATION_HEADER if own else None
 
 
 def _missing(part: KeyPart) -> str:

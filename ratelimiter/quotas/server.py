@@ -5,7 +5,7 @@ https://www.envoyproxy.io/docs/envoy/latest/api-v3/service/rate_limit_quota/v3/r
 # ruff: noqa: ANN401 - neither grpcio nor upb messages have types
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ _OPTIONS = (
     ("grpc.so_reuseport", 0),
 )
 _GRACE_S = 0.5
+_PIECE = 500  # buckets: about 4 ms
 _DENY_ALL = 1  # BlanketRule
 
 Reports = message_class(f"{_SERVICE.rpartition('.')[0]}.RateLimitQuotaUsageReports")
@@ -85,21 +86,23 @@ class Stream:
         return action
 
 
-def usages(data: bytes) -> list[Usage]:
-    """A router's report. Raises DecodeError."""
+def usages(data: bytes) -> Iterator[list[Usage]]:
+    """A router's report, in pieces. Raises DecodeError."""
     told = Reports.FromString(data).bucket_quota_usages
     alone = len(told) == 1
-    return [
-        Usage(
-            tuple(sorted(one.bucket_id.bucket.items())),
-            one.num_requests_allowed,
-            one.num_requests_denied,
-            first=alone
-            and one.time_elapsed.seconds == 0
-            and one.num_requests_allowed + one.num_requests_denied == 1,
-        )
-        for one in told
-    ]
+    for start in range(0, len(told), _PIECE):
+        yield [_usage(one, alone=alone) for one in told[start : start + _PIECE]]
+
+
+def _usage(one: Any, *, alone: bool) -> Usage:
+    return Usage(
+        tuple(sorted(one.bucket_id.bucket.items())),
+        one.num_requests_allowed,
+        one.num_requests_denied,
+        first=alone
+        and one.time_elapsed.seconds == 0
+        and one.num_requests_allowed + one.num_requests_denied == 1,
+    )
 
 
 class _Service:
@@ -114,7 +117,9 @@ class _Service:
             async with asyncio.TaskGroup() as group:
                 writer = group.create_task(self._write(stream, context), name="quotas: write")
                 while (data := await context.read()) is not grpc.aio.EOF:
-                    self._balancer.reported(stream, usages(data))
+                    for piece in usages(data):
+                        self._balancer.reported(stream, piece)
+                        await asyncio.sleep(0)  # others have their turn
                 writer.cancel()
         except* DecodeError:
             metrics.MALFORMED.inc()
