@@ -137,7 +137,7 @@ async def test_parameters_are_as_described(
         (b'{"name": "Rex", "age": null, "more": 1}', JSON, []),
         (b"name=Rex&age=3&tags=1&tags=2", FORM, []),
         (b"anything", {"content-type": "text/plain"}, []),
-        (gzip.compress(b'{"name": "Rex"}'), JSON | {"content-encoding": "gzip"}, []),
+        (gzip.compress(b'{"name": "Rex"}', mtime=0), JSON | {"content-encoding": "gzip"}, []),
         (b"", JSON, [("body", "", "is required")]),
         (
             b"{",
