@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
+import random
 import signal
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,16 +38,29 @@ class GatewayFailed(Exception):
     """The gateway did not become ready; the message ends with what it printed."""
 
 
+_BELOW_EPHEMERAL = range(12_000, 32_000)  # the system gives none of these away by itself
+_WORKERS_MAX = 8
+_given: Iterator[int] | None = None
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Ports of the loopback interface that nobody listens on, and no other test is given."""
+    global _given  # noqa: PLW0603 - one for the process
+    if _given is None:
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        mine = list(_BELOW_EPHEMERAL[worker % _WORKERS_MAX :: _WORKERS_MAX])
+        random.shuffle(mine)
+        _given = itertools.cycle(mine)
+    ports: list[int] = []
+    while len(ports) < count:
+        port = next(_given)
+        with socket.socket() as trial:
+            try:
+                trial.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        ports.append(port)
+    return ports
 
 
 @dataclass(slots=True)
