@@ -75,7 +75,7 @@ def compiled(expression: str, environment: cel.Env) -> Document:
     try:
         made = environment.compile(expression)
     except RuntimeError as error:  # the only one it raises
-        raise ValueError(f"is no CEL: {_reason(str(error))}") from None
+        raise ValueError(f"is no CEL: {reason(str(error))}") from None
     if made.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
         raise ValueError(f"is no condition: it gives {made.return_type().name()}, not bool")
     document = decode(_CHECKED, AnyMessage.FromString(made.serialize()).value)
@@ -89,7 +89,8 @@ def _environment() -> cel.Env:
     return cel.NewEnv(variables=dict.fromkeys(NAMES, anything))
 
 
-def _reason(text: str) -> str:
+def reason(text: str) -> str:
+    """Where and why CEL was not understood, in one line, of what the runtime says."""
     found = re.search(r"ERROR: <input>:(\d+:\d+: [^\n]*)", text)
     return found[1].replace(" (in container '')", "") if found else " ".join(text.split())
 

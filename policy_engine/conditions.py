@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from cel_expr_python import cel
 
+from policy_engine.cel import reason
 from policy_engine.gates import CONTRACT
 from policy_engine.hooks import Exchange
 from policy_engine.json_text import NotJson, document
@@ -87,7 +88,7 @@ class Condition:
         value = self._expression.eval(data=data)
         result = value.value()
         if not isinstance(result, bool):
-            raise ConditionFailed(f"condition {self.text!r}: {_reason(str(value))}")
+            raise ConditionFailed(f"condition {self.text!r}: {reason(str(value))}")
         return result
 
     def _data(
@@ -153,15 +154,10 @@ def _compiled(text: str) -> Any:  # noqa: ANN401 - the library has no types
     try:
         compiled = _environment().compile(text)
     except RuntimeError as error:  # the only one it raises
-        raise ValueError(f"is no CEL: {_reason(str(error))}") from None
+        raise ValueError(f"is no CEL: {reason(str(error))}") from None
     if compiled.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
         raise ValueError(f"is no condition: it gives {compiled.return_type().name()}, not bool")
     return compiled
-
-
-def _reason(text: str) -> str:
-    found = re.search(r"ERROR: <input>:(\d+:\d+: [^\n]*)", text)
-    return found[1] if found else " ".join(text.split())
 
 
 @lru_cache(maxsize=1024)

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from cel_expr_python import cel
 
+from policy_engine.cel import reason
 from policy_engine.policy import Scope
 
 _ATTRIBUTES = {
@@ -63,12 +64,9 @@ def checked(expression: str, *, response: bool) -> str:
         raise ValueError("must not hold '%': the router would take it for a command")
     probe = _translated(expression, dict.fromkeys(_API_NAMES, ""))
     try:
-        compiled = _environment().compile(probe)
+        _environment().compile(probe)
     except RuntimeError as error:
-        found = re.search(r"ERROR: <input>:(\d+:\d+: [^\n]*)", str(error))
-        reason = found[1] if found else " ".join(str(error).split())
-        raise ValueError(f"is no CEL: {reason}") from None
-    del compiled
+        raise ValueError(f"is no CEL: {reason(str(error))}") from None
     bare = re.sub(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'", '""', probe)
     for operand, known in _ENVOY.items():
         for name in re.findall(rf"\b{operand}\.([A-Za-z_]+)", bare):
