@@ -14,7 +14,7 @@ from bus.memory import MemoryBus
 from bus.subjects import Family, pattern
 from compose.addressed_bus import AddressedBus
 from tests.compose.cli import DEADLINE_S, SIGNALBOX, Cli
-from tests.e2e.waiting import until
+from tests.e2e.waiting import create, until
 from tests.servers.gateway import free_ports, rest_api
 from tests.servers.http_backend import http_backend
 from tests.servers.nats import nats_server
@@ -99,14 +99,13 @@ async def test_a_gateway_that_is_spread_over_processes_serves_an_api(tmp_path: P
                 SIGNALBOX_ROUTER_NAME="edge-1",
             )
             management = f"http://127.0.0.1:{ports['management']}/api/management/v1"
-            async with httpx.AsyncClient(trust_env=False, auth=("admin", "swordfish")) as client:
-                await until(
-                    lambda: client.post(
-                        f"{management}/rest-apis", json=rest_api("spread", backend.url)
-                    ),
-                    lambda answer: answer.status_code == 201,
-                    seconds=DEADLINE_S,
-                )
+            async with (
+                httpx.AsyncClient(
+                    base_url=management, trust_env=False, auth=("admin", "swordfish"), timeout=30
+                ) as api,
+                httpx.AsyncClient(trust_env=False, timeout=30) as client,
+            ):
+                await create(api, rest_api("spread", backend.url))
                 await until(
                     lambda: client.get(f"http://127.0.0.1:{ports['http']}/spread/x"),
                     lambda answer: answer.status_code == 200,
@@ -118,8 +117,7 @@ async def test_a_gateway_that_is_spread_over_processes_serves_an_api(tmp_path: P
                     operations=[{"method": "POST", "path": "/*"}],
                     policies=[{"name": "word-count-guardrail", "params": WORDS}],
                 )
-                created = await client.post(f"{management}/rest-apis", json=guarded)
-                assert created.status_code == 201
+                await create(api, guarded)
                 url = f"http://127.0.0.1:{ports['http']}/guarded/x"
                 for text, status in (("one", 200), ("one two three", 422)):
                     await until(

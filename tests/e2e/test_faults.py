@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.waiting import until
+from tests.e2e.waiting import create, until
 from tests.servers.gateway import gateway, rest_api
 from tests.servers.http_backend import http_backend
 
@@ -25,10 +25,7 @@ async def test_every_part_may_be_killed(tier: str) -> None:
             await until(lambda: caller.get(f"/{name}/x"), lambda one: one.status_code == 200)
 
         async def accepted(name: str) -> None:
-            await until(
-                lambda: api.post("/rest-apis", json=rest_api(name, backend.url)),
-                lambda one: one.status_code == 201,
-            )
+            await create(api, rest_api(name, backend.url))
 
         await accepted("before")
         await live("before")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.e2e.waiting import until
+from tests.e2e.waiting import create, until
 from tests.servers.gateway import Gateway, gateway, rest_api
 from tests.servers.http_backend import http_backend
 
@@ -69,10 +69,7 @@ async def test_python_policies_live_through_the_death_of_anything() -> None:
             plain = rest_api("plain", backend.url)
             assert (await api.post("/rest-apis", json=plain)).status_code == 201
             document = rest_api("marked", backend.url, policies=marked)
-            await until(
-                lambda: api.post("/rest-apis", json=document),
-                lambda answer: answer.status_code == 201,
-            )
+            await create(api, document)
             post = [{"method": "POST", "path": "/*"}]
             guarded = rest_api("guarded", backend.url, policies=GUARDED, operations=post)
             assert (await api.post("/rest-apis", json=guarded)).status_code == 201
