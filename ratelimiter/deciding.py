@@ -6,104 +6,28 @@ than its time is decided locally; the store's late answer then only tells what i
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Hashable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import structlog
 
 from ratelimiter import metrics
 from ratelimiter.answering import answer, is_refused
 from ratelimiter.away import LocalShares, Seen
-from ratelimiter.counters import TAGS, Part, Standing
+from ratelimiter.clock import Clock
+from ratelimiter.counters import Part, Standing
 from ratelimiter.errors import StoreAway
+from ratelimiter.lanes import Away, Entry, Health, Lane, Lanes, Ticket
 from ratelimiter.over_limit import OverLimit
-from ratelimiter.ports import CounterStore, Decided, Due, Peers
+from ratelimiter.ports import CounterStore, Decided, Peers, Watcher
 from ratelimiter.reading import Question, refunds
+from ratelimiter.recovery import Recovery
 from ratelimiter.settings import RatelimiterSettings
 
 log = structlog.get_logger()
 
-_RECOVERY_MAX_S = 5.0
 _NEAR = 5  # a fifth of the limit is left: 80 % are used
-
-
-class Watcher(Protocol):
-    """Learns what happens to limits and to the store, never at the expense of a call."""
-
-    def near(self, question: Question, standings: tuple[Standing, ...], now_us: int) -> None:
-        """At least one limit of the call is used by 80 % or more."""
-        ...
-
-    def degraded(self, place: str, reason: str, cause: str) -> None:
-        """A place of the store has been away for a while."""
-        ...
-
-    def recovered(self, place: str, away_s: float, merged: int) -> None:
-        """It is back, and knows what was counted without it."""
-        ...
-
-
-class Clock:
-    """The store's time, from this machine's monotonic clock: its wall clock may jump."""
-
-    def __init__(self) -> None:
-        self._offset_us = time.time_ns() // 1_000 - time.monotonic_ns() // 1_000
-
-    def now_us(self) -> int:
-        """Unix time."""
-        return time.monotonic_ns() // 1_000 + self._offset_us
-
-    def set(self, now_us: int) -> None:
-        """The store says it is `now_us`."""
-        self._offset_us = now_us - time.monotonic_ns() // 1_000
-
-
-class _Ticket:
-    """A call that waits for the store."""
-
-    __slots__ = ("missing", "promise", "question", "standings")
-
-    def __init__(self, question: Question, promise: "asyncio.Future[bytes] | None") -> None:
-        self.question = question
-        self.promise = promise  # None: nobody waits
-        self.missing = len(question.parts)
-        self.standings: list[Standing | None] = [None] * len(question.takes)
-
-
-_Entry = tuple[_Ticket, int]  # and which of its parts
-
-
-@dataclass(slots=True)
-class _Away:
-    """Since when and why a place is away."""
-
-    reason: str
-    cause: str
-    since: float  # Unix time
-    started_s: float  # monotonic
-    told: bool = False
-
-
-@dataclass(slots=True)
-class _Lane:
-    """What goes to one place of the store."""
-
-    name: Hashable
-    pending: list[_Entry] = field(default_factory=list)
-    in_flight: int = 0
-    away: _Away | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """What operators are told."""
-
-    state: str  # "ok" or "degraded"
-    reason: str = ""
-    since: float = 0.0  # Unix time; 0 while all is well
-    places_away: int = 0
 
 
 class Decider:
@@ -117,10 +41,8 @@ class Decider:
         watcher: Watcher,
         told: Callable[[Health], None] = lambda _: None,
     ) -> None:
-        self._told = told
         self._store = store
         self._settings = settings
-        self._peers = peers
         self._watcher = watcher
         self._clock = Clock()
         self._seen = Seen(settings.ratelimiter_memory_entries)
@@ -131,7 +53,19 @@ class Decider:
             settings.ratelimiter_over_limit_entries,
             round(settings.ratelimiter_over_limit_cache_s * 1e6),
         )
-        self._lanes: dict[Hashable, _Lane] = {}
+        self._lanes = Lanes(store)
+        self._recovery = Recovery(
+            store,
+            settings,
+            self._lanes,
+            self._clock,
+            self._shares,
+            self._over,
+            peers,
+            watcher,
+            told,
+            self._lost,
+        )
         self._scheduled = False
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -144,12 +78,12 @@ class Decider:
     async def __aenter__(self) -> Self:
         """Find the store, if it is there; without it, counting begins locally."""
         await self._group.__aenter__()
-        lane = self._lane(0)
+        lane = self._lanes.of(0)
         try:
             async with asyncio.timeout(self._settings.redis_connect_timeout_s):
                 self._clock.set(await self._store.probe(lane.name))
         except StoreAway as error:
-            if self._lane(0) is lane:
+            if self._lanes.of(0) is lane:
                 self._lost(lane, error)
         except TimeoutError:
             self._lost(lane, StoreAway("it does not answer", "slow"))
@@ -169,11 +103,7 @@ class Decider:
     @property
     def health(self) -> Health:
         """Whether limits are shared, and if not, why."""
-        away = [lane.away for lane in self._lanes.values() if lane.away is not None]
-        if not away:
-            return Health("ok")
-        first = min(away, key=lambda one: one.since)
-        return Health("degraded", first.reason, first.since, len(away))
+        return self._lanes.health
 
     def ask(self, question: Question) -> "bytes | asyncio.Future[bytes]":
         """The serialized answer to a call, at once or when the store has decided."""
@@ -183,10 +113,10 @@ class Decider:
         if known is not None:
             self._decided[True, "over-limit"].inc()
             return answer(question, known)
-        ticket = _Ticket(question, None)
+        ticket = Ticket(question, None)
         waits = False
         for index, part in enumerate(question.parts):
-            lane = self._lane(part.tag)
+            lane = self._lanes.of(part.tag)
             if lane.away is not None:
                 self._locally(ticket, index)
             else:
@@ -200,13 +130,6 @@ class Decider:
 
     # -- with the store ------------------------------------------------------------------------
 
-    def _lane(self, tag: int) -> _Lane:
-        place = self._store.place(tag)
-        lane = self._lanes.get(place)
-        if lane is None:
-            lane = self._lanes[place] = _Lane(place)
-        return lane
-
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
@@ -216,13 +139,13 @@ class Decider:
         """Send what is pending, as far as enough of it has come back."""
         self._scheduled = False
         size, at_once = self._settings.ratelimiter_batch, self._settings.ratelimiter_in_flight
-        for lane in self._lanes.values():
+        for lane in self._lanes:
             while lane.pending and lane.in_flight < at_once:
                 batch, lane.pending = lane.pending[:size], lane.pending[size:]
                 lane.in_flight += 1
                 self._spawn(self._decide(lane, batch), "decide")
 
-    async def _decide(self, lane: _Lane, batch: list[_Entry]) -> None:
+    async def _decide(self, lane: Lane, batch: list[Entry]) -> None:
         parts = [ticket.question.parts[index] for ticket, index in batch]
         late = False
 
@@ -258,7 +181,7 @@ class Decider:
             if lane.pending:
                 self._schedule()
 
-    def _settle(self, batch: list[_Entry], decided: Decided) -> None:
+    def _settle(self, batch: list[Entry], decided: Decided) -> None:
         for (ticket, index), found in zip(batch, decided.standings, strict=True):
             if found is None:  # on its way to another node
                 self._locally(ticket, index)
@@ -281,7 +204,7 @@ class Decider:
                     self._over.note(take.key, hits, now_us, standing)
 
     def _reconcile(
-        self, batch: list[_Entry], standings: tuple[tuple[Standing, ...] | None, ...]
+        self, batch: list[Entry], standings: tuple[tuple[Standing, ...] | None, ...]
     ) -> None:
         """The store has counted what was meanwhile decided locally: it must not be told again."""
         for (ticket, index), found in zip(batch, standings, strict=True):
@@ -297,7 +220,7 @@ class Decider:
 
     # -- without it ----------------------------------------------------------------------------
 
-    def _locally(self, ticket: _Ticket, index: int) -> None:
+    def _locally(self, ticket: Ticket, index: int) -> None:
         now_us = self._clock.now_us()
         self._fill(
             ticket,
@@ -309,105 +232,21 @@ class Decider:
             ),
         )
 
-    def _all_locally(self, batch: list[_Entry]) -> None:
+    def _all_locally(self, batch: list[Entry]) -> None:
         for ticket, index in batch:
             self._locally(ticket, index)
             self._deliver(ticket, "local")
 
-    def _lost(self, lane: _Lane, error: StoreAway) -> None:
+    def _lost(self, lane: Lane, error: StoreAway) -> None:
         """Count locally from now on, and try to get the place back."""
         metrics.STORE_FAILURES.labels(error.cause).inc()
         if lane.away is None:
-            lane.away = _Away(error.reason, error.cause, time.time(), time.monotonic())
+            lane.away = Away(error.reason, error.cause, time.time(), time.monotonic())
             metrics.DEGRADED.inc()
             log.info("counters are away", place=str(lane.name), reason=error.reason)
-            self._spawn(self._recover(lane, lane.away), "recover")
+            self._spawn(self._recovery.run(lane, lane.away), "recover")
             waiting, lane.pending = lane.pending, []
             self._all_locally(waiting)
-
-    async def _recover(self, lane: _Lane, away: _Away) -> None:
-        """Ask for the place until it is there; then tell it what was counted without it."""
-        wait_s = self._settings.ratelimiter_recovery_interval_s
-        merged = 0
-        while True:
-            await asyncio.sleep(wait_s)
-            wait_s = min(_RECOVERY_MAX_S, wait_s * 2)
-            metrics.LOCAL_COUNTERS.set(len(self._shares))
-            try:
-                async with asyncio.timeout(self._settings.ratelimiter_decision_timeout_s):
-                    self._clock.set(await self._store.probe(lane.name))
-                merged += await self._merge(lane.name)
-            except (StoreAway, TimeoutError) as error:
-                if isinstance(error, StoreAway):
-                    away.reason, away.cause = error.reason, error.cause
-                if all(self._store.place(tag) != lane.name for tag in range(TAGS)):
-                    del self._lanes[lane.name]  # others have its counters now
-                    break
-                self._tell(lane, away)
-                continue
-            break
-        lane.away = None
-        metrics.DEGRADED.dec()
-        self._over.clear()
-        try:
-            merged += await self._merge(lane.name)
-        except StoreAway as error:
-            self._lost(lane, error)
-            return
-        self._shares.forget(self._is_there)
-        metrics.LOCAL_COUNTERS.set(len(self._shares))
-        away_s = time.monotonic() - away.started_s
-        log.info("counters are back", place=str(lane.name), away_s=round(away_s, 3), merged=merged)
-        if away.told:
-            self._watcher.recovered(str(lane.name), away_s, merged)
-            self._told(self.health)
-
-    def _is_there(self, tag: int) -> bool:
-        """Whether the place of `tag` is not known to be away."""
-        lane = self._lanes.get(self._store.place(tag))
-        return lane is None or lane.away is None
-
-    async def _merge(self, returning: Hashable) -> int:
-        """Tell places that are there, and the one that returns, what they missed; how much.
-
-        Raises StoreAway when the one that returns is away again.
-        """
-
-        def wanted(tag: int) -> bool:
-            return self._store.place(tag) == returning or self._is_there(tag)
-
-        by_place: dict[Hashable, list[Due]] = {}
-        for due in self._shares.dues(wanted, self._clock.now_us(), self._peers.live):
-            by_place.setdefault(self._store.place(due.tag), []).append(due)
-        merged = 0
-        failed: StoreAway | None = None
-        while by_place:
-            place, dues = by_place.popitem()
-            try:
-                await self._store.merge(place, dues)
-            except StoreAway as error:
-                self._shares.untold(dues)
-                if place == returning:
-                    failed = error
-                else:
-                    self._lost(self._lane(dues[0].tag), error)
-            except BaseException:
-                self._shares.untold(dues)
-                raise
-            else:
-                merged += len(dues)
-                metrics.MERGED.inc(len(dues))
-        if failed is not None:
-            raise failed
-        return merged
-
-    def _tell(self, lane: _Lane, away: _Away) -> None:
-        away_s = time.monotonic() - away.started_s
-        if not away.told and away_s >= self._settings.ratelimiter_degraded_after_s:
-            away.told = True
-            log.warning("limits are not shared", place=str(lane.name), reason=away.reason)
-            self._watcher.degraded(str(lane.name), away.reason, away.cause)
-            self._told(self.health)
 
     # -- the answer ----------------------------------------------------------------------------
 
@@ -434,19 +273,19 @@ class Decider:
             for take, standing in zip(question.takes, found, strict=True)
         )
 
-    def _fill(self, ticket: _Ticket, index: int, found: tuple[Standing, ...]) -> None:
+    def _fill(self, ticket: Ticket, index: int, found: tuple[Standing, ...]) -> None:
         for position, standing in zip(ticket.question.positions[index], found, strict=True):
             ticket.standings[position] = standing
         ticket.missing -= 1
 
-    def _deliver(self, ticket: _Ticket, by: str) -> None:
+    def _deliver(self, ticket: Ticket, by: str) -> None:
         """Answer the call if all of it is decided."""
         if ticket.missing == 0:
             reply = self._answered(ticket, by)
             if ticket.promise is not None and not ticket.promise.done():
                 ticket.promise.set_result(reply)
 
-    def _answered(self, ticket: _Ticket, by: str) -> bytes:
+    def _answered(self, ticket: Ticket, by: str) -> bytes:
         question = ticket.question
         standings: tuple[Standing, ...] = tuple(ticket.standings)  # type: ignore[arg-type]
         if len(question.parts) > 1:
@@ -461,8 +300,8 @@ class Decider:
 
     def _give_back(self, part: Part) -> None:
         question = Question((), part.groups[0], 0, (part,), (tuple(range(len(part.keys))),))
-        ticket = _Ticket(question, None)
-        lane = self._lane(part.tag)
+        ticket = Ticket(question, None)
+        lane = self._lanes.of(part.tag)
         if lane.away is not None:
             self._locally(ticket, 0)
         else:

@@ -57,7 +57,7 @@ class Notices:
         self._noted_s = time.monotonic()
 
     def near(self, question: Question, standings: tuple[Standing, ...], now_us: int) -> None:
-        """See `deciding.Watcher`."""
+        """See `ports.Watcher`."""
         if not self._per_turn:
             return
         self._now_us, self._noted_s = now_us, time.monotonic()
@@ -70,7 +70,7 @@ class Notices:
                     self._note(row, take, standing, now_us)
 
     def degraded(self, place: str, reason: str, cause: str) -> None:
-        """See `deciding.Watcher`."""
+        """See `ports.Watcher`."""
         since_ms = time.time_ns() // 1_000_000
         self._states.append(
             RatelimiterDegraded.model_validate(
@@ -85,7 +85,7 @@ class Notices:
         )
 
     def recovered(self, place: str, away_s: float, merged: int) -> None:
-        """See `deciding.Watcher`."""
+        """See `ports.Watcher`."""
         self._states.append(
             RatelimiterRecovered(node=self._node, place=place, away_s=away_s, merged=merged)
         )

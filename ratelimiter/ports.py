@@ -1,9 +1,10 @@
-"""What the rate limiter asks of others: a store of counters, and how many limiters there are."""
+"""What the rate limiter asks of others: a store of counters, its peers, somebody to tell."""
 
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple, Protocol
 
 from ratelimiter.counters import Counted, Part, Rule, Standing, tag_of
+from ratelimiter.reading import Question
 
 
 class Due(NamedTuple):
@@ -67,4 +68,20 @@ class Peers(Protocol):
     @property
     def live(self) -> int:
         """This one included, at least 1."""
+        ...
+
+
+class Watcher(Protocol):
+    """Learns what happens to limits and to the store, never at the expense of a call."""
+
+    def near(self, question: Question, standings: tuple[Standing, ...], now_us: int) -> None:
+        """At least one limit of the call is used by 80 % or more."""
+        ...
+
+    def degraded(self, place: str, reason: str, cause: str) -> None:
+        """A place of the store has been away for a while."""
+        ...
+
+    def recovered(self, place: str, away_s: float, merged: int) -> None:
+        """It is back, and knows what was counted without it."""
         ...

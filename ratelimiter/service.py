@@ -18,8 +18,9 @@ import structlog
 from bus.ports import Bus
 from policy_engine.errors import MalformedQuota
 from ratelimiter import metrics
-from ratelimiter.deciding import Decider, Health
+from ratelimiter.deciding import Decider
 from ratelimiter.errors import BadStoreSettings, CannotListen, InsecureAddress
+from ratelimiter.lanes import Health
 from ratelimiter.notices import Notices
 from ratelimiter.peers import BusPeers, FixedPeers
 from ratelimiter.ports import CounterStore

@@ -20,8 +20,7 @@ from policy_engine.errors import MalformedQuota
 from policy_engine.limits import LIMIT_ENTRY, Hits
 from ratelimiter import metrics
 from ratelimiter.counters import Standing, Take, key_of
-from ratelimiter.deciding import Watcher
-from ratelimiter.ports import Peers
+from ratelimiter.ports import Peers, Watcher
 from ratelimiter.quotas.accounts import Account, Accounts
 from ratelimiter.quotas.assignment import Assignment, Entries, Router
 from ratelimiter.quotas.bucket import REPORT_S, Bucket, Share

@@ -10,7 +10,7 @@ from typing import Any
 
 from bus.ports import Bus
 from policy_engine.limits import Quota
-from ratelimiter.deciding import Health
+from ratelimiter.lanes import Health
 from ratelimiter.service import Running, serving, store_of
 from ratelimiter.settings import RatelimiterSettings
 from tests.ratelimiter.gateway import RateLimitResponse, call

@@ -375,4 +375,4 @@ async def test_limiters_hear_each_other_and_share_while_the_store_is_away() -> N
 
 
 def shared(running: Limiter) -> int:
-    return running.running.service._decider._peers.live
+    return running.running.service._decider._shares._live()
