@@ -37,6 +37,10 @@ Beside `name`, `version` and `params` a reference may have:
   fails. Authentication is always closed.
 - `timeout`, of policies in Python: how long one hook may take, such as `200ms`.
 
+Policies in Python that look into bodies read those that are compressed with gzip, deflate, br or
+zstd, up to 16 MiB decompressed. Another `Content-Encoding`, several, or a broken body count as one
+that cannot be read. Where answers are looked into, upstreams are asked for uncompressed ones.
+
 Policies of your own: [Writing policies](writing-policies.md).
 
 This page is written from the policies themselves: `python -m policy_engine.documentation`.

@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from policy_engine.content_coding import Unreadable, decoded
 from policy_engine.hooks import Answer, BodyVerdict, Exchange, Headers, PythonPolicy, json_answer
 from policy_engine.policy import Document, Version
 from policy_engine.xml_json import NotConverted, json_to_xml, xml_to_json
@@ -23,7 +24,8 @@ class JsonXmlMediator(PythonPolicy):
     backwards, inside an element `root` (which the way back takes off again); a list is an element
     with one element per item, called by its singular (`items`: `item`). Characters that no XML name
     can have become `_`. Document types, and with them entities, are refused, as is what is deeper
-    than 100 levels or has more than 100,000 elements.
+    than 100 levels or has more than 100,000 elements. Bodies compressed with gzip, deflate, br or
+    zstd are read, up to 16 MiB decompressed, and go on uncompressed.
 
     Empty bodies stay. A request whose body is not what `downstreamPayloadFormat` says is answered
     400. An answer whose `Content-Type` is of neither form, such as an error page, or already the
@@ -105,9 +107,10 @@ class JsonXmlMediator(PythonPolicy):
 
     def _converted(self, headers: Headers, body: bytes, form: Format) -> bytes:
         """`body` in the other form. Raises NotConverted."""
-        coding = (headers.get("content-encoding") or "identity").lower()
-        if coding != "identity":
-            raise NotConverted(f"it is compressed ({coding})")
+        try:
+            body = decoded(headers, body)
+        except Unreadable as error:
+            raise NotConverted(str(error)) from None
         charset = _charset(headers)
         if form == "xml":
             made = xml_to_json(body, encoding=charset, detect_types=self.detect_types)
@@ -117,6 +120,7 @@ class JsonXmlMediator(PythonPolicy):
                 raise NotConverted(f"JSON is UTF-8, not {charset}")
             made = json_to_xml(body)
             headers.set("content-type", _TYPES["xml"])
+        headers.remove("content-encoding")
         return made
 
 

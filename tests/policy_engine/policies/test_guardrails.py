@@ -1,7 +1,6 @@
 """What all guardrails have in common, and those that look at text alone."""
 
 import gzip
-import zlib
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
@@ -16,6 +15,7 @@ from policy_engine.guardrail import Guardrail
 from policy_engine.hooks import Answer, Exchange
 from tests.policy_engine.attached import CATALOGUE, policy
 from tests.policy_engine.exchanges import answered, exchange
+from tests.policy_engine.packed import PACK, PACKED, Pack
 from tests.policy_engine.python_gateway import python_gateway, ref
 from tests.servers.http_backend import Answer as Told
 
@@ -173,7 +173,11 @@ def test_the_text_is_where_the_path_leads(path: str, body: bytes, words: int) ->
         (b'{"messages": []}', {}, "$.messages[-1].content leads nowhere"),
         (b'{"messages": [{"content": {}}]}', {}, "leads to no text"),
         (b'{"messages": [{"content": null}]}', {}, "leads to no text"),
-        (prompt("x"), {"content-encoding": "br"}, "content coding 'br' cannot be read"),
+        (prompt("x"), {"content-encoding": "lzma"}, "content coding 'lzma' cannot be read"),
+        (prompt("x"), {"content-encoding": "br"}, "not br"),
+        (prompt("x"), {"content-encoding": "zstd"}, "not zstd"),
+        (PACK["br"](bytes(20 << 20)), {"content-encoding": "br"}, "longer than"),
+        (PACK["zstd"](bytes(20 << 20)), {"content-encoding": "zstd"}, "longer than"),
         (prompt("x"), {"content-encoding": "gzip"}, "not gzip"),
         (gzip.compress(bytes(20 << 20), mtime=0), {"content-encoding": "gzip"}, "longer than"),
         ('{"messages": [{"content": "x"}]}'.encode("utf-16"), {}, "the body is not JSON"),
@@ -233,9 +237,8 @@ def test_a_member_that_stands_twice_hides_nothing(body: bytes) -> None:
     assert "stands twice" in document(asked(made, body))["message"]["actionReason"]
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
-def test_compressed_bodies_are_looked_into(pack: Any) -> None:
-    coding = "gzip" if pack is gzip.compress else "deflate"
+@pytest.mark.parametrize(("coding", "pack"), PACKED)
+def test_compressed_bodies_are_looked_into(coding: str, pack: Pack) -> None:
     made = guardrail(
         "regex-guardrail",
         request={"regex": "secret", "invert": True},
@@ -422,20 +425,21 @@ def test_text_behind_the_end_is_looked_at_too() -> None:
     assert streamed(made, [DONE, event("secret")])[1] is not None
 
 
-def test_a_compressed_stream_passes_decompressed() -> None:
+@pytest.mark.parametrize(("coding", "pack"), PACKED)
+def test_a_compressed_stream_passes_decompressed(coding: str, pack: Pack) -> None:
     made = guardrail(
         "regex-guardrail", response={"enabled": True, "regex": "secret", "invert": True}
     )
     stream = event("a") + event("b") + DONE
-    packed = gzip.compress(stream)
-    one = answered(exchange(), content_type=STREAM, content_encoding="gzip", content_length="9")
+    packed = pack(stream)
+    one = answered(exchange(), content_type=STREAM, content_encoding=coding, content_length="9")
     got, intervention = streamed(made, [packed[:20], packed[20:]], one)
     assert (b"".join(got), intervention) == (stream, None)
     assert one.response is not None
     assert set(one.response.headers) == {":status", "content-type"}
-    unknown = answered(exchange(), content_type=STREAM, content_encoding="br")
+    unknown = answered(exchange(), content_type=STREAM, content_encoding="lzma")
     verdict = made.on_response_headers(unknown)
-    assert "'br' cannot be read" in document(verdict)["message"]["actionReason"]  # type: ignore[arg-type]
+    assert "'lzma' cannot be read" in document(verdict)["message"]["actionReason"]  # type: ignore[arg-type]
 
 
 def test_chunks_of_what_is_no_stream_are_held_until_it_is_whole() -> None:
@@ -520,6 +524,37 @@ async def test_answers_are_refused_whole_or_where_their_stream_begins_to_match()
             headers=(("content-type", STREAM),), chunks=parts, pause_s=0.05
         )
         assert (await running.client.post("/chat")).content == b"".join(parts)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
+async def test_compressed_messages_are_looked_into_on_their_way(coding: str) -> None:
+    rule = {"regex": "secret", "invert": True}
+    wanted = ref("regex-guardrail", request=rule, response={"enabled": True, **rule})
+    pack, headers = PACK[coding], {"content-encoding": coding}
+    async with python_gateway([wanted]) as running:
+        for text, status in (("fine", 200), ("a secret", 422)):
+            running.backend.answer = lambda _: Told(body=completion("fine"))
+            body = pack(prompt(text))
+            answer = await running.client.post("/chat", content=body, headers=headers)
+            assert answer.status_code == status
+            running.backend.answer = lambda _, text=text: Told(
+                headers=tuple(headers.items()), body=pack(completion(text))
+            )
+            answer = await running.client.post("/chat", content=prompt("fine"))
+            assert answer.status_code == status
+            packed = pack(event("It is ") + event(text) + DONE)
+            parts = tuple(packed[at : at + 20] for at in range(0, len(packed), 20))
+            running.backend.answer = lambda _, parts=parts: Told(
+                headers=(("content-type", STREAM), *headers.items()), chunks=parts
+            )
+            answer = await running.client.post("/chat", content=prompt("fine"))
+            assert answer.status_code == 200
+            assert "content-encoding" not in answer.headers
+            assert (b"REGEX_GUARDRAIL" in answer.content) == (status == 422)
+            assert (answer.content == event("It is ") + event(text) + DONE) == (status == 200)
+            assert b"secret" not in answer.content
+        sent = [one.body for one in running.backend.requests]
+        assert sent.count(pack(prompt("fine"))) == 1
 
 
 @pytest.mark.parametrize("content_type", [STREAM, "application/json"])

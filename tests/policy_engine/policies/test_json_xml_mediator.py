@@ -5,6 +5,7 @@ import pytest
 from policy_engine.errors import InvalidParameters
 from policy_engine.policies.json_xml_mediator import JsonXmlMediator
 from tests.policy_engine.attached import policy
+from tests.policy_engine.packed import PACK
 from tests.policy_engine.python_gateway import PythonGateway, python_gateway, ref
 from tests.servers.http_backend import Answer
 
@@ -104,11 +105,41 @@ async def test_dangerous_xml_is_refused() -> None:
         assert not running.backend.requests
 
 
-async def test_a_compressed_request_is_refused() -> None:
-    async with python_gateway([TO_XML]) as running:
-        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-        answer = await running.client.post("/orders", content=b"\x1f\x8b", headers=headers)
-        assert "it is compressed (gzip)" in refused(answer, 400)
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
+async def test_compressed_bodies_are_converted(coding: str) -> None:
+    said = Answer(200, (*XML, ("content-encoding", coding)), PACK[coding](b"<ok>1</ok>"))
+    async with python_gateway([TO_XML], upstream=lambda _: said) as running:
+        headers = {"Content-Type": "application/json", "Content-Encoding": coding}
+        body = PACK[coding](b'{"a":"b"}')
+        answer = await running.client.post("/orders", content=body, headers=headers)
+        got = running.backend.last
+        assert got.body.decode() == f"{HEAD}<root><a>b</a></root>"
+        assert got.header("content-encoding") is None
+        assert got.header("content-length") == str(len(got.body))
+        assert answer.json() == {"ok": "1"}
+        assert "content-encoding" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "reason"),
+    [
+        ("compress", b"x", "content coding 'compress' cannot be read"),
+        ("gzip", b"\x1f\x8b", "ends too early"),
+        ("br", b"no", "not br"),
+        ("zstd", PACK["zstd"](bytes(17 << 20)), "longer than 16777216 bytes"),
+    ],
+)
+async def test_a_body_that_cannot_be_decompressed_goes_nowhere(
+    coding: str, body: bytes, reason: str
+) -> None:
+    async with python_gateway(
+        [TO_XML], upstream=lambda _: Answer(200, (*XML, ("content-encoding", coding)), body)
+    ) as running:
+        headers = {"Content-Type": "application/json", "Content-Encoding": coding}
+        answer = await running.client.post("/orders", content=body, headers=headers)
+        assert reason in refused(answer, 400)
+        assert not running.backend.requests
+        assert reason in refused(await send(running, "{}", "application/json"), 500)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,3 @@
-import gzip
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from policy_engine.hooks import Answer, Exchange, Place
 from policy_engine.policies.openapi_validation import OpenapiValidation
 from tests.policy_engine.attached import CATALOGUE, policy
 from tests.policy_engine.exchanges import answered, exchange, result
+from tests.policy_engine.packed import PACK
 from tests.policy_engine.python_gateway import python_gateway, ref
 from tests.servers.http_backend import Answer as Told
 
@@ -137,7 +137,13 @@ async def test_parameters_are_as_described(
         (b'{"name": "Rex", "age": null, "more": 1}', JSON, []),
         (b"name=Rex&age=3&tags=1&tags=2", FORM, []),
         (b"anything", {"content-type": "text/plain"}, []),
-        (gzip.compress(b'{"name": "Rex"}', mtime=0), JSON | {"content-encoding": "gzip"}, []),
+        (PACK["gzip"](b'{"name": "Rex"}'), JSON | {"content-encoding": "gzip"}, []),
+        (PACK["br"](b'{"name": "Rex"}'), JSON | {"content-encoding": "br"}, []),
+        (
+            PACK["zstd"](b'{"name": ""}'),
+            JSON | {"content-encoding": "zstd"},
+            [("body", "name", '"" is shorter than 1 character')],
+        ),
         (b"", JSON, [("body", "", "is required")]),
         (
             b"{",
@@ -180,8 +186,14 @@ async def test_parameters_are_as_described(
         ),
         (
             b"x",
-            JSON | {"content-encoding": "br"},
-            [("body", "", "content coding 'br' cannot be read, only gzip and deflate")],
+            JSON | {"content-encoding": "lzma"},
+            [
+                (
+                    "body",
+                    "",
+                    "content coding 'lzma' cannot be read, only gzip, deflate, br and zstd",
+                )
+            ],
         ),
     ],
 )

@@ -12,6 +12,7 @@ from policy_engine.hooks import Answer
 from policy_engine.policies.pii_masking_regex import PiiMaskingRegex
 from tests.policy_engine.attached import CATALOGUE, policy
 from tests.policy_engine.exchanges import answered, exchange
+from tests.policy_engine.packed import PACKED, Pack
 from tests.policy_engine.policies.test_guardrails import DONE, event, prompt
 from tests.policy_engine.python_gateway import python_gateway, ref
 from tests.servers.http_backend import Answer as Told
@@ -95,7 +96,8 @@ def test_the_whole_body_may_be_any_text(path: str) -> None:
         (b'{"messages": [{"content": 1}]}', {}, "leads to no text"),
         (b"{", {}, "unexpected end of data"),
         (b"\xff", {}, "utf-8"),
-        (prompt("a@b.de"), {"content-encoding": "br"}, "cannot be read"),
+        (prompt("a@b.de"), {"content-encoding": "lzma"}, "cannot be read"),
+        (prompt("a@b.de"), {"content-encoding": "br"}, "not br"),
     ],
 )
 def test_nothing_leaves_that_could_not_be_masked(
@@ -132,13 +134,14 @@ def test_escapes_hide_nothing_in_a_whole_body() -> None:
     assert one.on_request_body(exchange(), rb'{"p": "\u00e9"}') is None
 
 
-def test_a_compressed_body_leaves_as_it_is_read() -> None:
-    one = exchange({"content-encoding": "gzip"})
-    body = made(email=True).on_request_body(one, gzip.compress(prompt("a@b.de")))
+@pytest.mark.parametrize(("coding", "pack"), PACKED)
+def test_a_compressed_body_leaves_as_it_is_read(coding: str, pack: Pack) -> None:
+    one = exchange({"content-encoding": coding})
+    body = made(email=True).on_request_body(one, pack(prompt("a@b.de")))
     assert body == prompt("[EMAIL_0000]")
     assert "content-encoding" not in one.request.headers
-    untouched = exchange({"content-encoding": "gzip"})
-    assert made(email=True).on_request_body(untouched, gzip.compress(prompt("x"))) is None
+    untouched = exchange({"content-encoding": coding})
+    assert made(email=True).on_request_body(untouched, pack(prompt("x"))) is None
     assert "content-encoding" in untouched.request.headers
 
 
