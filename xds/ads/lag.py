@@ -5,6 +5,7 @@ replace one another before they are sent, so "behind" counts from the first that
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 
 class Lag:
@@ -56,3 +57,18 @@ class Lag:
     def __iter__(self) -> Iterator[tuple[str, int]]:
         """What the router lacks, with the first publication of it."""
         return iter(self._since.items())
+
+
+@dataclass(slots=True)
+class Routed:
+    """What a router may still use though that was undone by some publication."""
+
+    since: dict[str | None, int]  # cluster, or None for any, -> that publication
+
+    def use(self, cluster: str | None, since: int) -> None:
+        """`cluster` may be in use, though not as from publication `since`."""
+        self.since[cluster] = min(since, self.since.get(cluster, since))
+
+    def may_use(self, cluster: str, sequence: int) -> bool:
+        """Whether `cluster`, which went with publication `sequence`, may still be in use."""
+        return any(self.since.get(each, sequence + 1) <= sequence for each in (cluster, None))

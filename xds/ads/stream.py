@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 
+from xds.ads.lag import Routed
 from xds.ads.protocol import (
     CLUSTER,
     MAKE_BEFORE_BREAK,
@@ -24,7 +25,7 @@ from xds.ads.protocol import (
     Resource,
     Response,
 )
-from xds.ads.subscription import Routed, Subscription
+from xds.ads.subscription import Subscription
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,17 +17,15 @@ Rules, with where they come from (xDS = the protocol document, Envoy = seen with
 * Envoy applies the removals of a response that it refuses, and some of its clusters, but none of
   its scopes. So removals travel alone, and after a NACK nothing of that response is taken for
   granted until it was sent again (and see `xds.ads.codec` for how).
-* A refused response is halved until the guilty are alone; those named in the reason are tried
-  alone at once. What is guilty is quarantined: that version is not sent again.
+* What is guilty in a refused response is searched for (`xds.ads.suspects`) and quarantined: that
+  version is not sent again.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from itertools import islice
-from typing import NamedTuple
 
-from xds.ads.lag import Lag
+from xds.ads.lag import Lag, Routed
 from xds.ads.protocol import (
     NEVER,
     SECRET,
@@ -41,30 +39,7 @@ from xds.ads.protocol import (
     Resource,
     Response,
 )
-
-_ACCUSED_AT_MOST = 8  # names in a reason that are tried alone; more are halved
-
-
-class _Part(NamedTuple):
-    """Resources that travel together; of a refused response or of what has changed."""
-
-    resources: tuple[Resource, ...]
-    change: Change
-
-
-@dataclass(slots=True)
-class Routed:
-    """What a router may still use though that was undone by some publication."""
-
-    since: dict[str | None, int]  # cluster, or None for any, -> that publication
-
-    def use(self, cluster: str | None, since: int) -> None:
-        """`cluster` may be in use, though not as from publication `since`."""
-        self.since[cluster] = min(since, self.since.get(cluster, since))
-
-    def may_use(self, cluster: str, sequence: int) -> bool:
-        """Whether `cluster`, which went with publication `sequence`, may still be in use."""
-        return any(self.since.get(each, sequence + 1) <= sequence for each in (cluster, None))
+from xds.ads.suspects import Part, Suspects
 
 
 class Subscription:
@@ -91,7 +66,7 @@ class Subscription:
         self._names: set[str] = set()
         self._good: dict[str, Resource] = {}  # what `in_force` stands for, where we sent it
         self._lag = Lag()
-        self._suspects: deque[_Part] = deque()
+        self._suspects = Suspects()
         self._suspects_waited = False  # fresh changes went before them
         self._greet = False  # owes an answer even if there is nothing to say
         self._fresh = True
@@ -268,12 +243,12 @@ class Subscription:
                 self._suspects_waited = way != self._next_suspects and bool(self._suspects)
                 return self._send(part, nonce)
         if self._greet and may_greet:
-            return self._send(_Part((), NEVER), nonce)
+            return self._send(Part((), NEVER), nonce)
         return None
 
     def _fresh_ones(
         self, may_go: Callable[[Resource, Change], bool], limit_bytes: int
-    ) -> _Part | None:
+    ) -> Part | None:
         """What has changed and may go, up to a size."""
         chosen: list[Resource] = []
         oldest: Change | None = None
@@ -289,28 +264,19 @@ class Subscription:
                 del self.changed[name]
                 chosen.append(resource)
                 oldest = oldest or change
-        return _Part(tuple(chosen), oldest) if oldest is not None else None
+        return Part(tuple(chosen), oldest) if oldest is not None else None
 
     def _next_suspects(
         self,
         may_go: Callable[[Resource, Change], bool],
         limit_bytes: int,  # noqa: ARG002 - a part is never larger than the response it comes from
-    ) -> _Part | None:
+    ) -> Part | None:
         """The next part of a refused response, without what has been replaced meanwhile."""
-        for _ in range(len(self._suspects)):
-            suspects = self._suspects.popleft()
-            current = tuple(
-                one
-                for one in suspects.resources
-                if self._is_wanted(one) and one.name not in self.changed
-            )
-            if not current:
-                continue
-            suspects = _Part(current, suspects.change)
-            if all(may_go(one, suspects.change) for one in current):
-                return suspects
-            self._suspects.append(suspects)
-        return None
+
+        def is_current(one: Resource) -> bool:
+            return self._is_wanted(one) and one.name not in self.changed
+
+        return self._suspects.next(is_current, may_go)
 
     def next_removals(
         self, may_go: Callable[[str, Change], bool], nonce: Callable[[], str]
@@ -328,7 +294,7 @@ class Subscription:
         self._lag.send(_names(self.outstanding))
         return self.outstanding
 
-    def _send(self, part: _Part, nonce: Callable[[], str]) -> Response:
+    def _send(self, part: Part, nonce: Callable[[], str]) -> Response:
         self._greet = False
         again = (one.name for one in part.resources if self._may_have_been_refused(one))
         self.outstanding = Response(
@@ -356,7 +322,7 @@ class Subscription:
 
     def adds_since(self) -> int | None:
         """The oldest publication whose additions are still to be sent or answered."""
-        waiting = [part.change.sequence for part in self._suspects]
+        waiting = list(self._suspects.sequences())
         waiting += (change.sequence for change in islice(self.changed.values(), 1))
         if self.outstanding is not None and self.outstanding.upserts:
             waiting.append(self.outstanding.change.sequence)
@@ -414,10 +380,7 @@ class Subscription:
             self._quarantine(response.upserts[0], error, outcome)
             return
         self._memory.uncertain.update(one.key for one in response.upserts)
-        self._suspects.extendleft(
-            _Part(part, response.change)
-            for part in reversed(tuple(_parts(response.upserts, error)))
-        )
+        self._suspects.accuse(Part(response.upserts, response.change), error)
 
     def _quarantine(self, resource: Resource, error: str, outcome: Outcome) -> None:
         """Refused alone: the router keeps what it had."""
@@ -434,15 +397,3 @@ class Subscription:
 
 def _names(response: Response) -> tuple[str, ...]:
     return (*(one.name for one in response.upserts), *response.removals)
-
-
-def _parts(resources: tuple[Resource, ...], error: str) -> Iterator[tuple[Resource, ...]]:
-    """A refused response in parts: the accused alone, the others together; else two halves."""
-    accused = [one for one in resources if one.name in error]
-    if 0 < len(accused) <= _ACCUSED_AT_MOST and len(accused) < len(resources):
-        guilty = {one.name for one in accused}
-        yield tuple(one for one in resources if one.name not in guilty)
-        yield from ((one,) for one in accused)
-    else:
-        middle = len(resources) // 2
-        yield from (resources[:middle], resources[middle:])
