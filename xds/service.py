@@ -17,16 +17,7 @@ from typing import Protocol
 
 import structlog
 
-from bus.errors import BusUnavailable
-from bus.events import (
-    ConfigurationApplied,
-    ConfigurationRejected,
-    Event,
-    PolicyFaultsFound,
-    RouterConnected,
-    RouterDisconnected,
-    RouterReportRequested,
-)
+from bus.events import Event, RouterReportRequested
 from bus.ports import Bus
 from bus.resources.rest_api import RestApi
 from bus.subjects import Family, pattern
@@ -55,16 +46,14 @@ from xds.last_good import LastGoodFolder
 from xds.liveness import Liveness
 from xds.model import Model
 from xds.publication import SCOPE_URL, Changes
+from xds.reports import Reports
 from xds.settings import XdsSettings
 from xds.statics import Statics
 from xds.wire.messages import digest, encode
 
 log = structlog.get_logger()
 
-_REPORT_CHUNK = 2_000  # APIs in one report event; keeps it well below the broker's message limit
 _COMPILE_CHUNK = 200  # APIs compiled before the loop lets others run
-_RETRY_S = 1.0
-_FAULT_CHARACTERS = 4_000  # the reason comes first, then its traceback
 _LONGEST_TIMER_S = 86_400.0
 
 
@@ -108,16 +97,14 @@ class Service:
         self._statics = statics
         self._catalogue = catalogue
         self._ready = ready
-        self._address = {"org": org, "gateway": gateway}
+        self._where = {"org": org, "gateway": gateway}
+        self._reports = Reports(bus, org=org, gateway=gateway)
         self._model = Model()
         self._liveness = Liveness()
         self._versions: dict[str, str] = {}  # router -> Envoy's version
-        self._outgoing: asyncio.Queue[Event] = asyncio.Queue()
         self._unseen: int | None = None  # events of current state still to come
         self._open = False
         self._expiry: asyncio.TimerHandle | None = None
-        self._refusals: dict[str, ConfigurationRejected] = {}  # by API, some of them outdated
-        self._at_fault: dict[str, tuple[str, ...]] = {}  # API -> its policies with broken files
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -127,37 +114,25 @@ class Service:
             group.create_task(self._read(), name="xds: read state")
             group.create_task(self._listen(), name="xds: hear requests")
             group.create_task(self._watch(), name="xds: watch policies")
-            group.create_task(self._tell(), name="xds: tell what happened")
+            group.create_task(self._reports.run(), name="xds: tell what happened")
             group.create_task(self._work(), name="xds: work")
 
     async def _read(self) -> None:
-        where = {"org": self._address["org"], "gateway": self._address["gateway"]}
-        async with self._bus.follow(pattern(Family.STATE, **where)) as feed:
+        async with self._bus.follow(pattern(Family.STATE, **self._where)) as feed:
             self._unseen = feed.backlog
             async for event in feed:
                 self._inbox.put(event)
 
     async def _listen(self) -> None:
-        where = {"org": self._address["org"], "gateway": self._address["gateway"]}
-        async with self._bus.follow(pattern(Family.COMMAND, "router-report", **where)) as feed:
+        async with self._bus.follow(
+            pattern(Family.COMMAND, "router-report", **self._where)
+        ) as feed:
             async for event in feed:
                 self._inbox.put(event)
 
     async def _watch(self) -> None:
         async for names in self._catalogue.changes():
             self._inbox.put(PoliciesChanged(names))
-
-    async def _tell(self) -> None:
-        """Publish in order; while the bus is away, wait: nothing else waits for this."""
-        while True:
-            event = await self._outgoing.get()
-            while True:
-                try:
-                    await self._bus.publish(event)
-                    break
-                except BusUnavailable as error:
-                    log.warning("router event waits for the bus", reason=error.reason)
-                    await asyncio.sleep(_RETRY_S)
 
     async def _work(self) -> None:
         while True:
@@ -176,8 +151,8 @@ class Service:
                     case RouterReportRequested():
                         for node in self._liveness.nodes:
                             self._report(node)
-                        self._report_refusals()
-                        self._report_faults()
+                        self._reports.still_refused(self._assembly.held)
+                        self._reports.faults(self._catalogue.troubles)
                     case Event():
                         touched |= dict.fromkeys(self._model.apply(item))
                         if self._unseen is not None:
@@ -223,20 +198,13 @@ class Service:
         if upserts or changes.removals:
             self._ads.publish(upserts, list(changes.removals))
         for live_on, revisions in self._liveness.settle(changes.expected).items():
-            self._applied(live_on, revisions)
+            self._reports.applied(live_on, revisions)
         for one in changes.refused:
             metrics.refusals.inc()
             log.warning(
                 "api refused", api=one.api_id, revision=one.revision, node=node, reason=one.reason
             )
-            self._refusals[one.api_id] = ConfigurationRejected(
-                **self._address,
-                node=node,
-                api_id=one.api_id,
-                revision=one.revision,
-                reason=one.reason,
-            )
-            self._outgoing.put_nowait(self._refusals[one.api_id])
+            self._reports.refused(one.api_id, one.revision, one.reason, node=node)
 
     def _router(self, item: Connected | Disconnected | Applied | Rejected) -> None:
         match item:
@@ -244,42 +212,28 @@ class Service:
                 log.info("router connected", node=node, version=version)
                 self._liveness.connect(node)
                 self._versions[node] = version
-                self._outgoing.put_nowait(
-                    RouterConnected(**self._address, node=node, version=version)
-                )
+                self._reports.connected(node, version)
             case Disconnected(node):
                 log.warning("router disconnected", node=node)
                 self._liveness.disconnect(node)
-                self._outgoing.put_nowait(RouterDisconnected(**self._address, node=node))
+                self._reports.disconnected(node)
             case Applied(node, resources):
                 scopes = {
                     name: version
                     for (type_url, name), version in resources.items()
                     if type_url == SCOPE_URL
                 }
-                self._applied(node, self._liveness.acknowledge(node, scopes))
+                self._reports.applied(node, self._liveness.acknowledge(node, scopes))
                 for name, taken in scopes.items():
                     self._push(self._assembly.acknowledged(name, taken), node=node)
             case Rejected(node, type_url, name, version, reason):
                 log.warning("resource refused", node=node, type=type_url, name=name, reason=reason)
                 self._push(self._assembly.rejected(type_url, name, version, reason), node=node)
 
-    def _applied(self, node: str, revisions: Mapping[str, int], *, complete: bool = False) -> None:
-        """Tell what a router serves; `complete`: and nothing else, further chunks apart."""
-        names = list(revisions)
-        for start in range(0, max(len(names), 1 if complete else 0), _REPORT_CHUNK):
-            part = {name: revisions[name] for name in names[start : start + _REPORT_CHUNK]}
-            self._outgoing.put_nowait(
-                ConfigurationApplied(
-                    **self._address, node=node, revisions=part, complete=complete and start == 0
-                )
-            )
-
     def _report(self, node: str) -> None:
         """Tell everything about a router again."""
-        version = self._versions.get(node, "")
-        self._outgoing.put_nowait(RouterConnected(**self._address, node=node, version=version))
-        self._applied(node, self._liveness.report(node), complete=True)
+        self._reports.connected(node, self._versions.get(node, ""))
+        self._reports.applied(node, self._liveness.report(node), complete=True)
 
     def _policies_changed(self, names: frozenset[str]) -> list[str]:
         """The APIs that use the policies, each to be judged anew; and how refusals look."""
@@ -287,41 +241,19 @@ class Service:
             self._ads.publish(self._statics.resources(self._assembly.root_hosts))
         found = [one for one, wanted in self._model.apis.items() if names & _policies(wanted.api)]
         self._liveness.tell_again(self._assembly.reconsider(found))
-        if self._at_fault:
-            self._report_faults()  # in today's words
+        if self._reports.has_faults:
+            self._reports.faults(self._catalogue.troubles)
         return found
 
     def _find_faults(self, api_ids: Iterable[str]) -> None:
         """Tell it when the files of the policies of these APIs are broken, or are mended."""
-        before = dict(self._at_fault)
         troubles = self._catalogue.troubles
-        for api_id in api_ids:
-            names = _policies(self._model.apis[api_id].api) & troubles.keys() if troubles else ()
-            if names:
-                self._at_fault[api_id] = tuple(sorted(names))
-            else:
-                self._at_fault.pop(api_id, None)
-        if self._at_fault != before:
-            self._report_faults()
-
-    def _report_refusals(self) -> None:
-        """Tell again what is refused still."""
-        held = self._assembly.held
-        for api_id, one in list(self._refusals.items()):
-            if held.get(api_id) == one.revision:
-                self._outgoing.put_nowait(one)
-            else:
-                del self._refusals[api_id]
-
-    def _report_faults(self) -> None:
-        troubles = self._catalogue.troubles
-        names = {name for one in self._at_fault.values() for name in one}
-        self._outgoing.put_nowait(
-            PolicyFaultsFound(
-                **self._address,
-                faults={name: troubles.get(name, "")[:_FAULT_CHARACTERS] for name in names},
-                apis=self._at_fault,
-            )
+        self._reports.use(
+            (
+                (api_id, _policies(self._model.apis[api_id].api) if troubles else frozenset())
+                for api_id in api_ids
+            ),
+            troubles,
         )
 
     def _open_when_whole(self) -> None:
