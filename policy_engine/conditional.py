@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 
 from policy_engine import gates
 from policy_engine.attached import Attached
+from policy_engine.condition_names import Phase
 from policy_engine.errors import PolicyNotCompiled
-from policy_engine.gates import Condition, NotNative, Phase, published, understood
+from policy_engine.gates import Condition, published, understood
 from policy_engine.lua import constants, lua
 from policy_engine.policy import (
     DirectAnswer,
@@ -18,6 +19,7 @@ from policy_engine.policy import (
     typed,
 )
 from policy_engine.probe import ConditionProbe
+from policy_engine.translation import NotNative
 
 _TYPE = "type.googleapis.com/envoy.extensions.filters.http"
 _HEADER_MUTATION = f"{_TYPE}.header_mutation.v3.HeaderMutation"

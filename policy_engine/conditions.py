@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from cel_expr_python import cel
 
 from policy_engine.cel import reason
-from policy_engine.gates import CONTRACT
+from policy_engine.condition_names import CONTRACT
 from policy_engine.hooks import Exchange
 from policy_engine.json_text import NotJson, document
 

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from policy_engine.gates import NotNative, Phase, predicate, understood
+from policy_engine.condition_names import Phase
+from policy_engine.gates import predicate, understood
 from policy_engine.policy import Gate
+from policy_engine.translation import NotNative
 
 _OPERATORS = {"_==_": "==", "_!=_": "!=", "_&&_": "&&", "_||_": "||", "_>_": ">", "_>=_": ">="}
 
