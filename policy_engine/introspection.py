@@ -18,7 +18,8 @@ import orjson
 import structlog
 
 from policy_engine.hooks import FetchFailed, Outside
-from policy_engine.system import IntrospectionProvider, SystemParameters
+from policy_engine.system import SystemParameters
+from policy_engine.token_issuers import IntrospectionProvider
 
 Document = dict[str, Any]
 

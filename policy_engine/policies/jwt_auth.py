@@ -39,7 +39,8 @@ from policy_engine.policy import (
     typed,
 )
 from policy_engine.shadow import watched
-from policy_engine.system import KeyManager, RemoteKeys, SystemParameters
+from policy_engine.system import SystemParameters
+from policy_engine.token_issuers import KeyManager, RemoteKeys
 
 _JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 _DETAILS = "jwt_authn_access_denied{"

@@ -22,7 +22,8 @@ from policy_engine.introspection import (
     number,
 )
 from policy_engine.policy import Document, Scope, Version
-from policy_engine.system import IntrospectionProvider, SystemParameters
+from policy_engine.system import SystemParameters
+from policy_engine.token_issuers import IntrospectionProvider
 
 _TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _LONGEST_TOKEN = 8192

@@ -12,7 +12,8 @@ from policy_engine.catalogue import load
 from policy_engine.policy import Credential, Document, Policy
 from policy_engine.refusals import local_reply_config
 from policy_engine.signing import new_key
-from policy_engine.system import Introspection, IntrospectionProvider, SystemParameters
+from policy_engine.system import SystemParameters
+from policy_engine.token_issuers import Introspection, IntrospectionProvider
 from tests.policy_engine.tokens import Signer, key_manager
 
 COMPANY = Signer("company-1")

@@ -11,7 +11,8 @@ from policy_engine.errors import PolicyNotCompiled
 from policy_engine.headers import APPLICATION_HEADER
 from policy_engine.policy import Policy
 from policy_engine.refusals import local_reply_config
-from policy_engine.system import KeySource, LocalKeys, RemoteKeys, SystemParameters
+from policy_engine.system import SystemParameters
+from policy_engine.token_issuers import KeySource, LocalKeys, RemoteKeys
 from tests.policy_engine.attached import COMPANY, SYSTEM, limit, policy
 from tests.policy_engine.gateway import Api, Gateway, gateway
 from tests.policy_engine.tokens import Algorithm, Signer, bearer, key_manager
