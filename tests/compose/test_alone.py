@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,21 +56,28 @@ async def told(log: Path, words: str) -> None:
     await until(text, lambda now: words in now, seconds=DEADLINE_S)
 
 
-async def test_a_gateway_that_is_spread_over_processes_serves_an_api(tmp_path: Path) -> None:
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder whose path is short: Unix sockets lie deep in it, and have 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="sbx-") as made:
+        yield Path(made)
+
+
+async def test_a_gateway_that_is_spread_over_processes_serves_an_api(folder: Path) -> None:
     async with nats_server() as broker, http_backend() as backend:
         xds_port, access_log_port, worker_port = free_ports(3)
-        ports = Cli(tmp_path).ports
+        ports = Cli(folder).ports
         shared = {
             "SIGNALBOX_NATS_URL": broker.url,
             "SIGNALBOX_TIER": "basic",
             "SIGNALBOX_ORG": "acme",
             "SIGNALBOX_GATEWAY": "edge",
         }
-        keys = authority_and_pairs(tmp_path)
+        keys = authority_and_pairs(folder)
         with contextlib.ExitStack() as running:
 
             def start(component: str, *, beside: str = "", **more: str) -> Path:
-                own = Cli(tmp_path / (beside or component), ports=ports)
+                own = Cli(folder / (beside or component), ports=ports)
                 return running.enter_context(alone(own, component, **{**shared, **more}))
 
             start("controller", SIGNALBOX_ADMIN_PASSWORD="swordfish")
