@@ -1,6 +1,7 @@
 """csrf.
 
-Source: https://cheatsheetseries.owasp.org/cheatsheets/Cross-Site_Request_Forgery_Prevention_Cheat_Sheet.html
+Source: https://cheatsheetseries.owasp.org/cheatsheets/Cross-Site_Request_Forgery_Prevention_Cheat_Sheet.html,
+https://www.w3.org/TR/fetch-metadata/
 """
 
 import re
@@ -8,21 +9,18 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from policy_engine.lua import program
-from policy_engine.policy import (
-    Document,
-    HttpFilter,
-    Policy,
-    Refusal,
-    Scope,
-    Version,
-    typed,
-)
+from policy_engine.lua import Value, constants, lua, program
+from policy_engine.policy import Document, HttpFilter, Policy, Scope, Version
 from policy_engine.shadow import looking
 
-_POLICY = "envoy.extensions.filters.http.csrf.v3.CsrfPolicy"
 _LABELS = r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*"
 _HOST = re.compile(rf"((\*\.)?{_LABELS}|\[[0-9A-Fa-f:.]+\])(:[0-9]{{1,5}})?")
+_REFUSAL = """\
+local function report(handle)
+handle:respond({[":status"] = "403", ["content-type"] = "application/json"},
+'{"error":"Forbidden","message":"Requests from this origin are not allowed"}')
+end
+"""
 
 
 def _host(host: str) -> str:
@@ -37,21 +35,17 @@ def _host(host: str) -> str:
 class Csrf(Policy):
     """Refuses requests that other web sites make browsers send.
 
-    `POST`, `PUT`, `DELETE` and `PATCH` need an `Origin`, or else a `Referer`, of the API's own host
-    or of one of `additionalOrigins`; other methods pass. For APIs that browsers call with cookies.
-    Where they reach the API by another port than the scheme's, name host and port there too: the
-    port that a request was sent to is not known here.
+    `POST`, `PUT`, `DELETE` and `PATCH` must come from a page of the API's own origin or of one of
+    `additionalOrigins`, or are refused with 403; other methods pass. For APIs that browsers call
+    with cookies. Browsers say themselves in `Sec-Fetch-Site` whether the origin is the same, the
+    port included. Where that is missing, as it is from browsers over plain HTTP, `Origin`, or else
+    `Referer`, must be of the API's own host: without a port, or with the one that the gateway
+    listens on. Where browsers then reach the gateway by yet another port, name host and port in
+    `additionalOrigins`.
     """
 
     name: ClassVar[str] = "csrf"
-    version: ClassVar[Version] = Version(1, 0, 0)
-    refusals: ClassVar[tuple[Refusal, ...]] = (
-        Refusal(
-            "csrf_origin_mismatch",
-            403,
-            {"error": "Forbidden", "message": "Requests from this origin are not allowed"},
-        ),
-    )
+    version: ClassVar[Version] = Version(1, 1, 0)
     example: ClassVar[Document] = {"additionalOrigins": ["app.example.com", "*.example.org"]}
 
     additional_origins: Annotated[
@@ -61,24 +55,16 @@ class Csrf(Policy):
     scheme's, `*.example.org` for every subdomain at any depth."""
 
     def shadow(self, scope: Scope) -> tuple[HttpFilter, ...]:
-        """One `lua` filter: what Envoy's own shadow of this sees is told by no request."""
-        wild = [one[1:].lower() for one in self.additional_origins if one.startswith("*.")]
-        hosts = [one.lower() for one in self.additional_origins if not one.startswith("*.")]
-        script = program("csrf_shadow.lua")
-        config = looking(self.name, script, HOSTS=[*hosts], SUFFIXES=[*wild])
+        """The same `lua` filter, which reports."""
+        config = looking(self.name, program("csrf.lua"), **self._known())
         return (HttpFilter(scope.unique(self.name), config),)
 
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
-        """One `csrf` filter."""
-        config: Document = {
-            "filter_enabled": {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
-        }
-        if self.additional_origins:
-            config["additional_origins"] = [_matching(one) for one in self.additional_origins]
-        return (HttpFilter(scope.unique(self.name), typed(_POLICY, config)),)
+        """One `lua` filter: Envoy's own `csrf` compares with a host that has lost its port."""
+        source = constants(**self._known()) + _REFUSAL + program("csrf.lua")
+        return (HttpFilter(scope.unique(self.name), lua(source)),)
 
-
-def _matching(host: str) -> Document:
-    if host.startswith("*."):
-        return {"safe_regex": {"regex": rf"(?i){_LABELS}\.{re.escape(host[2:])}"}}
-    return {"exact": host, "ignore_case": True}
+    def _known(self) -> dict[str, Value]:
+        wild = [one[1:].lower() for one in self.additional_origins if one.startswith("*.")]
+        hosts = [one.lower() for one in self.additional_origins if not one.startswith("*.")]
+        return {"HOSTS": [*hosts], "SUFFIXES": [*wild]}

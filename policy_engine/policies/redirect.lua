@@ -26,7 +26,7 @@ end
 function envoy_on_request(handle)
   local headers = handle:headers()
   local place = new_path(headers:get(":path"))
-  if SCHEME or HOST or PORT then
+  if HOST or PORT or (SCHEME and SCHEME ~= headers:get(":scheme")) then
     local host = HOST or headers:get(":authority"):gsub(":%d+$", "")
     if PORT then
       host = host .. ":" .. PORT

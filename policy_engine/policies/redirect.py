@@ -25,7 +25,9 @@ _HOSTNAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?|\[[0-9A-Fa-
 # scheme, host and port stay, a relative reference (RFC 9110, 10.2.2) keeps all three.
 _STAY = """\
 function envoy_on_request(handle)
-  handle:streamInfo():dynamicMetadata():set("signalbox.redirect", "stay", true)
+  if SCHEME == nil or SCHEME == handle:headers():get(":scheme") then
+    handle:streamInfo():dynamicMetadata():set("signalbox.redirect", "stay", true)
+  end
 end
 
 function envoy_on_response(handle)
@@ -58,9 +60,10 @@ class RedirectPath(Parameters):
 class RedirectPolicy(Policy):
     """Sends the caller to another place; no upstream is called and no later policy runs.
 
-    What is not set is kept from the request. Where neither scheme, host nor port is set the answer
-    is a path, which callers take relative to where they are. A new scheme or host comes with its
-    default port; name any other `port`.
+    What is not set is kept from the request. Where neither host nor port is set, and the scheme is
+    the request's own, the answer is a path, which callers take relative to where they are, port
+    included. Another scheme comes with its default port, as in redirects of the Gateway API: what
+    listens on the old port does not speak it. So does a `hostname`. Name any other `port`.
     """
 
     name: ClassVar[str] = "redirect"
@@ -103,9 +106,10 @@ class RedirectPolicy(Policy):
 
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """None: the route answers. Where the caller stays, one `lua` that makes it a path."""
-        if self.scheme is not None or self.hostname is not None or self.port is not None:
+        if self.hostname is not None or self.port is not None:
             return ()
-        return (HttpFilter(scope.unique(self.name), lua(_STAY)),)
+        source = constants(SCHEME=self.scheme) + _STAY
+        return (HttpFilter(scope.unique(self.name), lua(source)),)
 
     def conditional(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """One `lua` filter, which answers."""

@@ -1,8 +1,12 @@
 import pytest
 
+from policy_engine.catalogue import load
 from policy_engine.policy import Policy
 from tests.policy_engine.attached import limit, policy
 from tests.policy_engine.gateway import Api, Gateway, gateway
+from tests.servers.http_backend import http_backend
+from tests.xds.routing import api as spec
+from tests.xds.routing import router
 
 REFUSED = {"error": "Forbidden", "message": "Requests from this origin are not allowed"}
 OWN = "api.example.com"
@@ -62,6 +66,55 @@ async def test_a_referer_stands_for_an_origin() -> None:
         assert await status(running, None, Referer=f"https://evil.example/{OWN}") == 403
         evil = "https://evil.example"
         assert await status(running, evil, Referer=f"https://{OWN}/page") == 403
+
+
+async def test_a_page_of_the_same_host_and_port_is_of_the_same_origin() -> None:
+    async with gateway(Api((csrf(),))) as running:
+        here = f"{OWN}:{running.port}"
+        for origin, expected in (
+            (f"http://{here}", 200),
+            (f"https://{here}", 200),
+            (f"http://{OWN}:{running.port + 1}", 403),
+            (f"http://evil.example:{running.port}", 403),
+            (f"http://{here}.evil.example", 403),
+        ):
+            assert await status(running, origin) == expected, origin
+        assert await status(running, None, Referer=f"http://{here}/page?x=1") == 200
+
+
+async def test_the_port_counts_although_the_listener_cuts_it_off_the_host() -> None:
+    async with http_backend() as backend:
+        shop = spec(f"""
+        context: /shop
+        upstream: {{main: {{url: "{backend.url}"}}}}
+        operations: [{{method: POST, path: /, policies: [{{name: csrf}}]}}]
+        """)
+        async with router(shop, catalogue=load(())) as running:
+            port = running.client.base_url.port
+            for origin, expected in ((port, 200), (9, 403)):
+                answer = await running.get(
+                    "/shop/",
+                    method="POST",
+                    host=f"{OWN}:{port}",
+                    headers={"Origin": f"http://{OWN}:{origin}"},
+                )
+                assert answer.status_code == expected, origin
+
+
+async def test_what_the_browser_itself_says_of_the_origin_has_the_last_word() -> None:
+    mapped, own = f"https://{OWN}:9443", f"https://{OWN}"
+    async with gateway(Api((csrf("app.example.com"),))) as running:
+        for origin, site, expected in (
+            (mapped, "same-origin", 200),
+            (None, "none", 200),
+            (own, "same-site", 403),
+            (mapped, "same-site", 403),
+            ("https://evil.example", "cross-site", 403),
+            ("https://app.example.com", "same-site", 200),
+            (own, "Same-Origin, cross-site", 403),
+        ):
+            told = {"Sec-Fetch-Site": site}
+            assert await status(running, origin, **told) == expected, (origin, site)
 
 
 async def test_both_levels_must_agree() -> None:

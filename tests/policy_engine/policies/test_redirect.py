@@ -56,6 +56,13 @@ async def test_a_change_of_scheme_comes_with_the_new_default_port(host: str) -> 
     assert await locations([redirect(scheme="https")], "/shop/a", host=host) == expected
 
 
+async def test_the_schemes_own_callers_keep_their_port() -> None:
+    moved = redirect(scheme="http", path={"mode": "full", "value": "/moved"})
+    conditional = {**moved, "executionCondition": 'request.Path != "/x"'}
+    for policy_ in (moved, conditional):
+        assert await locations([policy_], "/shop/a?x=1", host="old.example:81") == ["/moved?x=1"]
+
+
 async def test_a_new_host_comes_without_the_old_port() -> None:
     assert await locations([redirect(hostname="n.example")], "/shop/a", host="old.example:81") == [
         "http://n.example/shop/a"

@@ -1,4 +1,4 @@
--- Looks where a request of a browser comes from and changes nothing.
+-- Looks where a request of a browser comes from, and calls `report(handle, reason)` if it is wrong.
 -- These constants are prepended when the policy is compiled:
 --   HOSTS     lower-case hosts that may call beside the API's own
 --   SUFFIXES  lower-case ends, with their dot, of hosts that may call at any depth
@@ -25,15 +25,26 @@ local function allowed(host)
   return false
 end
 
+-- The listener has cut off the port that the caller named: its own port stands for it.
+local function own(handle, host)
+  local called = handle:headers():get(":authority") or ""
+  local port = handle:streamInfo():downstreamLocalAddress():match(":%d+$") or ""
+  return host == called or host == called .. port
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
   if not MODIFIES[headers:get(":method")] then
     return
   end
-  local origin = host_of(headers:get("origin")) or host_of(headers:get("referer"))
-  if origin == nil then
+  local site = headers:get("sec-fetch-site")
+  if site == "same-origin" or site == "none" then
+    return
+  end
+  local host = host_of(headers:get("origin")) or host_of(headers:get("referer"))
+  if host == nil then
     report(handle, "no origin")
-  elseif origin ~= headers:get(":authority") and not allowed(origin:lower()) then
+  elseif not (site == nil and own(handle, host)) and not allowed(host:lower()) then
     report(handle, "origin mismatch")
   end
 end
