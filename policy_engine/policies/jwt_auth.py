@@ -38,6 +38,7 @@ from policy_engine.policy import (
     Version,
     typed,
 )
+from policy_engine.remote_keys import remote_jwks
 from policy_engine.shadow import watched
 from policy_engine.system import SystemParameters
 from policy_engine.token_issuers import KeyManager, RemoteKeys
@@ -355,14 +356,7 @@ def _keys(manager: KeyManager, system: SystemParameters) -> Document:
     pause = f"{system.jwks_fetch_retry_interval_s:.3f}s"
     return {
         "remote_jwks": {
-            "http_uri": {
-                "uri": remote.uri,
-                "cluster": _service(remote).cluster,
-                "timeout": f"{system.jwks_fetch_timeout_s:.3f}s",
-            },
-            "cache_duration": f"{system.jwks_cache_ttl_s:.3f}s",
-            # fetched before the first token comes; nothing waits for a server that is away
-            "async_fetch": {"fast_listener": True, "failed_refetch_duration": pause},
+            **remote_jwks(_service(remote), system),
             "retry_policy": {
                 "num_retries": system.jwks_fetch_retries,
                 "retry_back_off": {"base_interval": pause, "max_interval": pause},

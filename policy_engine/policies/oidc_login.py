@@ -35,6 +35,7 @@ from policy_engine.policy import (
     slow_digest,
     typed,
 )
+from policy_engine.remote_keys import remote_jwks
 
 _OAUTH2 = "envoy.extensions.filters.http.oauth2.v3.OAuth2"
 _JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
@@ -363,18 +364,7 @@ class OidcLogin(Policy):
                     (self.user_id_claim, APPLICATION_HEADER),
                 )
             ],
-            "remote_jwks": {
-                "http_uri": {
-                    "uri": jwks_uri,
-                    "cluster": Service(jwks_uri).cluster,
-                    "timeout": f"{system.jwks_fetch_timeout_s:.3f}s",
-                },
-                "cache_duration": f"{system.jwks_cache_ttl_s:.3f}s",
-                "async_fetch": {
-                    "fast_listener": True,
-                    "failed_refetch_duration": f"{system.jwks_fetch_retry_interval_s:.3f}s",
-                },
-            },
+            "remote_jwks": remote_jwks(Service(jwks_uri), system),
         }
         if self.issuer is not None:
             provider["issuer"] = self.issuer
