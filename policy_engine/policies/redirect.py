@@ -67,7 +67,7 @@ class RedirectPolicy(Policy):
     """
 
     name: ClassVar[str] = "redirect"
-    version: ClassVar[Version] = Version(0, 9, 1)
+    version: ClassVar[Version] = Version(0, 9, 2)
     purpose: ClassVar[Purpose] = "answers"
     example: ClassVar[Document] = {
         "statusCode": 301,
