@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from bus.resources.faults import FieldFault, InvalidResource, parse
-from bus.resources.rest_api import Operation, PolicyRef, RestApi, RestApiSpec, Upstream
+from bus.resources.rest_api import Operation, PolicyRef, RestApi, RestApiSpec
+from bus.resources.upstream import Upstream
 from controller.errors import Invalid
 from controller.ports import PolicyCatalogue
 from policy_engine.attached import Attached, as_attached

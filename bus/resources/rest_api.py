@@ -3,7 +3,6 @@
 import re
 from collections.abc import Hashable
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -15,6 +14,11 @@ from bus.resources.document import (
     PositiveDuration,
     wrong,
 )
+from bus.resources.upstream import (
+    SPACE_OR_CONTROL,
+    UpstreamDefinition,
+    Upstreams,
+)
 
 GATEWAY_DEFAULT_VHOST = "_gateway_default_"
 MAX_RESOLVED_CONTEXT = 256
@@ -22,12 +26,9 @@ RESERVED_CONTEXT = "/_gateway-health"
 
 _NAME = re.compile(r"[a-zA-Z0-9\-_. ]+")
 _VERSION = re.compile(r"v?[0-9]+(\.[0-9]+)?(\.[0-9]+)?")
-_DEFINITION_NAME = re.compile(r"[a-zA-Z0-9\-_]+")
 _POLICY_VERSION = re.compile(r"v[0-9]+")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-zA-Z\-]+")
-_URL_HOST = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9\-_.]*[a-zA-Z0-9_.])?|\[[0-9a-fA-F:.]+\]")
 _VHOST = re.compile(r"(\*\.)?[a-zA-Z0-9_]([a-zA-Z0-9\-_.]*[a-zA-Z0-9_])?(:[0-9]+)?|\*")
-_SPACE_OR_CONTROL = re.compile(r"[\s\x00-\x1f\x7f]")
 _NOT_RE2 = re.compile(r"\(\?(?:=|!|<=|<!|>|P=|\()|(?<!\\)(?:\\\\)*\\[1-9]")
 
 Method = Literal["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]
@@ -52,7 +53,7 @@ def _context(text: str) -> str:
         raise ValueError("Context must start with '/'")
     if text != "/" and text.endswith("/"):
         raise ValueError("Context must not end with '/'")
-    if "//" in text or re.search(r"[?#{}*\\]", text) or _SPACE_OR_CONTROL.search(text):
+    if "//" in text or re.search(r"[?#{}*\\]", text) or SPACE_OR_CONTROL.search(text):
         raise ValueError(
             "Context must be a plain path: no '//', whitespace, '\\', '?', '#', '{', '}', '*'"
         )
@@ -67,62 +68,12 @@ def _no_dot_segments(path: str, what: str) -> None:
         raise ValueError(f"{what} must not hold the segments '.' and '..'")
 
 
-def http_url(text: str, *, upstream: bool = False) -> str:
-    """`text` if it is an http or https URL with a host. Raises ValueError."""
-    if _SPACE_OR_CONTROL.search(text):
-        raise ValueError("URL must not include whitespace or control characters")
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError as error:
-        raise ValueError(f"URL is malformed: {error}") from error
-    if parts.scheme not in ("http", "https"):
-        raise ValueError(f"{'Upstream ' if upstream else ''}URL must use http or https scheme")
-    if not parts.hostname:
-        raise ValueError("URL must include a host")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("URL must not include credentials")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    if not _URL_HOST.fullmatch(host):
-        raise ValueError(f"URL host {parts.hostname!r} is not a host name or an IP address")
-    if port == 0:
-        raise ValueError("URL port must be between 1 and 65535")
-    if "?" in text:
-        raise ValueError("URL must not include a query string")
-    if "#" in text:
-        raise ValueError("URL must not include a fragment")
-    return text
-
-
-def _target_url(text: str) -> str:
-    http_url(text)
-    if urlsplit(text).path not in ("", "/"):
-        raise ValueError("URL must not include a path; use basePath")
-    return text
-
-
-def _upstream_url(text: str) -> str:
-    return http_url(text, upstream=True)
-
-
-def _base_path(text: str) -> str:
-    if not text.startswith("/"):
-        raise ValueError("basePath must start with '/'")
-    if text != "/" and text.endswith("/"):
-        raise ValueError("basePath must not end with '/'")
-    if "?" in text or "#" in text:
-        raise ValueError("basePath must not include a query string or a fragment")
-    if _SPACE_OR_CONTROL.search(text):
-        raise ValueError("basePath must not include whitespace or control characters")
-    return text
-
-
 def _path(text: str) -> str:
     if not text:
         raise ValueError("Operation path is required")
     if not text.startswith("/"):
         raise ValueError("Operation path must start with '/'")
-    if re.search(r"[?#]", text) or _SPACE_OR_CONTROL.search(text):
+    if re.search(r"[?#]", text) or SPACE_OR_CONTROL.search(text):
         raise ValueError("Operation path must not hold whitespace, '?' or '#'")
     if "//" in text:
         raise ValueError("Operation path must not hold '//'")
@@ -168,12 +119,6 @@ def _policy_version(text: str) -> str:
         raise ValueError(
             "Policy version must be a major version such as v1, or empty for the latest"
         )
-    return text
-
-
-def _definition_name(text: str) -> str:
-    if not _DEFINITION_NAME.fullmatch(text):
-        raise ValueError("Upstream definition name may only hold letters, digits, '-' and '_'")
     return text
 
 
@@ -281,55 +226,6 @@ class Operation(Document):
         assert self.method is not None
         assert self.path is not None
         return OperationMatch(method=self.method, path=PathMatch(value=self.path))
-
-
-class UpstreamTarget(Document):
-    """One address of an upstream definition."""
-
-    url: Annotated[str, AfterValidator(_target_url)]
-    weight: Annotated[int, Field(ge=0, le=100)] | None = None
-
-
-class UpstreamTimeout(Document):
-    """Timeouts of the connection to an upstream."""
-
-    connect: PositiveDuration | None = None
-
-
-class UpstreamDefinition(Document):
-    """A named upstream that `ref` and policies can point to."""
-
-    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_definition_name)]
-    base_path: Annotated[str, AfterValidator(_base_path)] | None = None
-    timeout: UpstreamTimeout | None = None
-    upstreams: Annotated[tuple[UpstreamTarget, ...], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _weighted(self) -> Self:
-        if all(target.weight == 0 for target in self.upstreams):
-            raise wrong("at least one upstream must have a weight above 0", "upstreams")
-        return self
-
-
-class Upstream(Document):
-    """Where requests go: a `url`, or a `ref` to an upstream definition."""
-
-    url: Annotated[str, AfterValidator(_upstream_url)] | None = None
-    ref: Annotated[str, Field(min_length=1)] | None = None
-    host_rewrite: Literal["auto", "manual"] = "auto"
-
-    @model_validator(mode="after")
-    def _one_of(self) -> Self:
-        if (self.url is None) == (self.ref is None):
-            raise ValueError("exactly one of url and ref must be given")
-        return self
-
-
-class Upstreams(Document):
-    """The production upstream and, if there is one, the sandbox."""
-
-    main: Upstream
-    sandbox: Upstream | None = None
 
 
 class Vhosts(Document):

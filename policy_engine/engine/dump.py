@@ -4,13 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bus.resources.rest_api import (
-    GATEWAY_DEFAULT_VHOST,
-    Operation,
-    PolicyRef,
-    RestApi,
-    Upstream,
-)
+from bus.resources.rest_api import GATEWAY_DEFAULT_VHOST, Operation, PolicyRef, RestApi
+from bus.resources.upstream import Upstream
 from policy_engine.catalogue import Catalogue
 from policy_engine.engine.feed import Feed
 from policy_engine.engine.hops import hops_by_operation

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 import orjson
 
 from bus.resources.document import duration_s
-from bus.resources.rest_api import RestApiSpec, Upstream
+from bus.resources.rest_api import RestApiSpec
+from bus.resources.upstream import Upstream
 from policy_engine.policy import Connections, Service
 from xds.compile.durations import duration
 

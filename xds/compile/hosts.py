@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from bus.resources.rest_api import GATEWAY_DEFAULT_VHOST, RestApiSpec, Upstream
+from bus.resources.rest_api import GATEWAY_DEFAULT_VHOST, RestApiSpec
+from bus.resources.upstream import Upstream
 from xds.settings import XdsSettings
 
 
