@@ -39,6 +39,7 @@ from policy_engine.policy import (
     typed,
 )
 from policy_engine.remote_keys import remote_jwks
+from policy_engine.scopes import Scopes
 from policy_engine.shadow import watched
 from policy_engine.system import SystemParameters
 from policy_engine.token_issuers import KeyManager, RemoteKeys
@@ -52,16 +53,6 @@ _INSUFFICIENT = (("www-authenticate", 'Bearer error="insufficient_scope"'),)
 
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 Texts = Annotated[tuple[Text, ...], Field(max_length=100)]
-
-
-class Scopes(Parameters):
-    """Scopes that a token must have."""
-
-    all_of: Texts = ()
-    """All of these."""
-
-    any_of: Texts = ()
-    """At least one of these."""
 
 
 class ClaimValues(Parameters):

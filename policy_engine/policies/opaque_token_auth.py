@@ -22,6 +22,7 @@ from policy_engine.introspection import (
     number,
 )
 from policy_engine.policy import Document, Scope, Version
+from policy_engine.scopes import Scopes
 from policy_engine.system import SystemParameters
 from policy_engine.token_issuers import IntrospectionProvider
 
@@ -29,6 +30,8 @@ _TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _LONGEST_TOKEN = 8192
 _AROUND_S = 0.5  # beside asking
 _KIND = "opaque"
+_QUOTABLE = re.compile(r"[!#-\[\]-~]+")
+"""Scopes as RFC 6749 has them; others are not named in a challenge."""
 
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 Texts = Annotated[tuple[Text, ...], Field(max_length=100)]
@@ -40,19 +43,20 @@ class OpaqueTokenAuth(PythonPolicy):
     Whoever has issued the token is asked what it is worth (RFC 7662) and remembered for a while.
     Providers are set up by whoever runs the gateway (`[policies] introspection_providers`), as are
     the header of the token and what stands before it. A request without a token, or with one that
-    is not good for it, is answered 401; 503 while no provider answers: nobody passes unseen. Who is
-    in `userIdClaim` is the application on usage events.
+    is not good for it, is answered 401; 403 when the token lacks one of `scopes`, which the
+    challenge names; 503 while no provider answers: nobody passes unseen. Who is in `userIdClaim` is
+    the application on usage events.
     """
 
     name: ClassVar[str] = "opaque-token-auth"
-    version: ClassVar[Version] = Version(1, 0, 1)
+    version: ClassVar[Version] = Version(1, 1, 0)
     why_python: ClassVar[str] = "the token's issuer is asked, and its answer is looked at and kept"
     authenticates: ClassVar[bool] = True
     namespaces: ClassVar[tuple[str, ...]] = (EXCHANGE_NAMESPACE,)
     example: ClassVar[Document] = {
         "issuers": ["company"],
         "audiences": ["orders"],
-        "requiredScopes": ["orders:read"],
+        "scopes": {"allOf": ["orders:read"]},
         "requiredClaims": {"tenant": "acme"},
         "claimMappings": {"username": "X-User"},
         "forwardToken": False,
@@ -64,8 +68,11 @@ class OpaqueTokenAuth(PythonPolicy):
     audiences: Texts = ()
     """A token must be meant for one of these; none: for anybody."""
 
+    scopes: Scopes | None = None
+    """Scopes that a token must have, in `scope` or `scp`; without them, 403."""
+
     required_scopes: Texts = ()
-    """A token must have one of these scopes, in `scope` or `scp`."""
+    """Deprecated: at least one of these, else 401; not looked at when there are `scopes`."""
 
     required_claims: dict[Text, str] = {}
     """Claims and what each must be, or hold if it is a list. Dots lead into objects."""
@@ -216,11 +223,13 @@ class OpaqueTokenAuth(PythonPolicy):
             return _refused("invalid_token", "the token is not valid now")
         if self.audiences and not set(self.audiences).intersection(texts(claims.get("aud"))):
             return _refused("invalid_token", "the token is for another audience")
-        if self.required_scopes and not _scopes(claims).intersection(self.required_scopes):
-            return _refused("insufficient_scope", "the token lacks a scope")
         for wanted, value in self.required_claims.items():
             if value not in texts(claim(claims, wanted)):
                 return _refused("invalid_token", f"the token's claim {wanted!r} is another")
+        if self.scopes is not None:
+            return _insufficient(self.scopes.lacking(_scopes(claims)))
+        if self.required_scopes and not _scopes(claims).intersection(self.required_scopes):
+            return _refused("insufficient_scope", "the token lacks a scope")
         return None
 
     def _tell(self, exchange: Exchange, claims: dict[str, Any]) -> None:
@@ -259,6 +268,18 @@ def _refused(error: str, reason: str) -> Answer:
     answer = json_answer(401, body, reason=reason)
     headers = (*answer.headers, ("www-authenticate", challenge))
     return Answer(answer.status, answer.body, headers, reason)
+
+
+def _insufficient(lacking: tuple[str, ...]) -> Answer | None:
+    """Source: RFC 6750, section 3.1."""
+    if not lacking:
+        return None
+    named = " ".join(one for one in lacking if _QUOTABLE.fullmatch(one))
+    scope = f', scope="{named}"' if named else ""
+    body = {"error": "Forbidden", "message": "The token lacks a scope"}
+    answer = json_answer(403, body, reason=f"the token lacks scope {', '.join(lacking)}")
+    challenge = ("www-authenticate", f'Bearer error="insufficient_scope"{scope}')
+    return Answer(answer.status, answer.body, (*answer.headers, challenge), answer.reason)
 
 
 def _unavailable(reason: str) -> Answer:

@@ -165,6 +165,59 @@ async def test_a_token_must_be_good_for_the_request(params: dict[str, Any], expe
             assert challenge(verdict) == 'Bearer error="insufficient_scope"'
 
 
+@pytest.mark.parametrize(
+    ("scopes", "lacking"),
+    [
+        ({}, None),
+        ({"allOf": ["orders:read", "orders:write"]}, None),
+        ({"anyOf": ["admin", "orders:read"]}, None),
+        ({"allOf": ["orders:read"], "anyOf": ["admin", "orders:write"]}, None),
+        ({"allOf": ["orders:read", "admin"]}, "admin"),
+        ({"allOf": ["orders"]}, "orders"),
+        ({"anyOf": ["admin", "chief"]}, "admin chief"),
+        ({"allOf": ["orders:read", "audit"], "anyOf": ["admin", "audit"]}, "audit admin"),
+        ({"allOf": ["orders:read", "audit"], "anyOf": ["orders:write"]}, "audit"),
+    ],
+)
+@pytest.mark.parametrize("named", ["scope", "scp"])
+async def test_a_token_must_have_every_scope_of_all_and_one_of_any(
+    scopes: dict[str, list[str]], lacking: str | None, named: str
+) -> None:
+    granted = LIVE["scope"] if named == "scope" else LIVE["scope"].split()
+    bare = {key: value for key, value in LIVE.items() if key != "scope"}
+    said = {"good": bare | {named: granted}}
+    async with http_backend(provider(said)) as idp, reaching() as outside:
+        auth = made(scopes=scopes, requiredScopes=["not looked at"])
+        request, verdict = await seen(auth, outside, asking(idp), "good")
+    if lacking is None:
+        assert verdict is None
+        return
+    assert isinstance(verdict, Answer)
+    assert verdict.status == 403
+    assert json.loads(verdict.body) == {"error": "Forbidden", "message": "The token lacks a scope"}
+    assert dict(verdict.headers)["www-authenticate"] == (
+        f'Bearer error="insufficient_scope", scope="{lacking}"'
+    )
+    assert verdict.reason == f"the token lacks scope {lacking.replace(' ', ', ')}"
+    assert "identity" not in request.published
+
+
+async def test_a_scope_that_no_challenge_can_hold_is_not_named_in_it() -> None:
+    async with http_backend(provider()) as idp, reaching() as outside:
+        auth = made(scopes={"allOf": ['a"b', "c\r\nx: y", "ä"]})
+        _, verdict = await seen(auth, outside, asking(idp), "good")
+        assert isinstance(verdict, Answer)
+        assert dict(verdict.headers)["www-authenticate"] == 'Bearer error="insufficient_scope"'
+
+
+async def test_a_token_without_scopes_has_none() -> None:
+    said = {"bare": {"active": True, "sub": "ann"}}
+    async with http_backend(provider(said)) as idp, reaching() as outside:
+        for scopes in ({"allOf": ["a"]}, {"anyOf": ["a"]}):
+            _, verdict = await seen(made(scopes=scopes), outside, asking(idp), "bare")
+            assert status(verdict) == 403
+
+
 async def test_a_tokens_times_are_looked_at_again() -> None:
     now = int(time.time())
     said = {
@@ -421,6 +474,8 @@ def test_it_may_take_as_long_as_its_providers() -> None:
         ({"headerName": "Host"}, "headerName"),
         ({"claimMappings": {"sub": "x-signalbox-application"}}, "claimMappings.sub"),
         ({"audiences": [""]}, "audiences[0]"),
+        ({"scopes": {"allOf": [""]}}, "scopes.allOf[0]"),
+        ({"scopes": {"noneOf": ["a"]}}, "scopes.noneOf"),
         ({"introspectionUri": "http://x"}, "introspectionUri"),
     ],
 )
@@ -484,12 +539,20 @@ async def test_through_envoy_both_levels_must_agree() -> None:
         "GET /plain": (),
         "GET /same": (ref("opaque-token-auth", requiredScopes=["orders:read"]),),
         "GET /strict": (ref("opaque-token-auth", requiredScopes=["admin"]),),
+        "GET /scoped": (ref("opaque-token-auth", scopes={"anyOf": ["admin", "orders:read"]}),),
+        "GET /forbidden": (ref("opaque-token-auth", scopes={"allOf": ["admin"]}),),
     }
     async with (
         http_backend(provider()) as idp,
         python_gateway(api, operations, system=asking(idp)) as gw,
     ):
-        for path, expected in (("/plain", 200), ("/same", 200), ("/strict", 401)):
+        for path, expected in (
+            ("/plain", 200),
+            ("/same", 200),
+            ("/strict", 401),
+            ("/scoped", 200),
+            ("/forbidden", 403),
+        ):
             answer = await gw.client.get(path, headers=bearer("good"))
             assert answer.status_code == expected
             assert (await gw.client.get(path, headers=bearer("dead"))).status_code == 401
@@ -497,6 +560,32 @@ async def test_through_envoy_both_levels_must_agree() -> None:
             ["good"],
             ["dead"],
         ]
+
+
+async def test_through_envoy_a_token_that_lacks_a_scope_is_forbidden_or_only_reported() -> None:
+    params: dict[str, Any] = {"scopes": {"allOf": ["orders:read", "admin"]}}
+    operations = {
+        "GET /enforced": (ref("opaque-token-auth", **params),),
+        "GET /shadowed": (ref("opaque-token-auth", mode="shadow", **params),),
+    }
+    async with (
+        http_backend(provider()) as idp,
+        python_gateway((), operations, system=asking(idp)) as gw,
+    ):
+        answer = await gw.client.get("/enforced", headers=bearer("good"))
+        assert answer.status_code == 403
+        assert answer.json() == {"error": "Forbidden", "message": "The token lacks a scope"}
+        assert answer.headers.get_list("www-authenticate") == [
+            'Bearer error="insufficient_scope", scope="admin"'
+        ]
+        assert not gw.backend.requests
+        assert (await gw.client.get("/enforced")).status_code == 401
+        answer = await gw.client.get("/shadowed", headers=bearer("good"))
+        assert answer.status_code == 200
+        assert gw.backend.last.header("authorization") == "Bearer good"
+        logged = await gw.logged(3)
+        assert logged[2]["shadow"] == {"opaque-token-auth": "the token lacks scope admin"}
+        assert not logged[2]["metadata"]
 
 
 async def test_the_example_does_what_it_says() -> None:
@@ -507,3 +596,5 @@ async def test_the_example_does_what_it_says() -> None:
         assert gw.backend.last.header("x-forwarded-authorization") is None
         idp.answer = provider({"bad": LIVE | {"tenant": "other"}})
         assert (await gw.client.get("/items", headers=bearer("bad"))).status_code == 401
+        idp.answer = provider({"less": LIVE | {"scope": "orders:write"}})
+        assert (await gw.client.get("/items", headers=bearer("less"))).status_code == 403
