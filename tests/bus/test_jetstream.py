@@ -158,7 +158,7 @@ async def test_workers_go_on_after_the_broker_was_killed(storage):
 
 
 async def test_an_acknowledgement_given_while_the_broker_is_away_counts():
-    settings = {"nats_storage": "file", "share_ack_wait_s": 1.0}
+    settings = {"nats_storage": "file", "share_ack_wait_s": 60.0}
     async with nats_server() as server, connect(server, **settings) as bus:
         for number in range(3):
             await bus.publish(retired(f"api-{number}"))

@@ -28,7 +28,7 @@ async def test_a_plan_tells_changes_routes_policies_and_the_verdict(tmp_path: Pa
         shop = rest_api("shop", backend.url, policies=[secret])
         file = write(tmp_path / "a.yaml", shop)
         code, out, err = await running.cli("plan", "-f", file)
-        assert code == 2, err
+        assert code == 2, out + err
         assert out.startswith(f"api/shop: created ({file}:1)")
         assert "GET  /shop/*  *" in out
         assert "basic-auth" in out
