@@ -40,7 +40,14 @@ _DOCUMENTS: Json = {"type": "array", "maxItems": _MANY, "items": {"type": "objec
 _SCHEMA: Json = {
     "type": "object",
     "required": ["documents"],
-    "properties": {"documents": _DOCUMENTS},
+    "properties": {
+        "documents": _DOCUMENTS,
+        "subscriptionPlans": {
+            "description": "Names of plans that would be there before the documents",
+            "type": "array",
+            "items": {"type": "string", "minLength": 1, "maxLength": 255},
+        },
+    },
 }
 _REQUEST = {"application/json": {"schema": _SCHEMA}}
 _SCOPE = "envoy.config.route.v3.ScopedRouteConfiguration"
@@ -164,18 +171,25 @@ def plan_router(planner: Planner) -> APIRouter:
         openapi_extra={"requestBody": {"required": True, "content": _REQUEST}},
     )
     async def plan(request: Request) -> Response:
-        documents = (await body(request)).get("documents")
+        given = await body(request)
+        documents, plans = given.get("documents"), given.get("subscriptionPlans") or []
         if not isinstance(documents, list) or not all(isinstance(one, dict) for one in documents):
             return answer(refusal("documents must be a list of RestApi documents"), 400)
         if len(documents) > _MANY:
             return answer(refusal(f"documents must be at most {_MANY}"), 400)
-        rehearsed = await request.app.state.apis.rehearse(documents)
+        if not isinstance(plans, list) or not all(_is_plan_name(one) for one in plans):
+            return answer(refusal("subscriptionPlans must be a list of names of plans"), 400)
+        rehearsed = await request.app.state.apis.rehearse(documents, plans)
         try:
             return answer({"status": "success", "results": await _results(planner, rehearsed)})
         except TrialFailed as error:
             return answer(refusal(str(error)), HTTPStatus.SERVICE_UNAVAILABLE)
 
     return router
+
+
+def _is_plan_name(one: object) -> bool:
+    return isinstance(one, str) and 0 < len(one) <= 255
 
 
 async def effects_of(planner: Planner, documents: Sequence[Json]) -> list[Json]:

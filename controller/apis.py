@@ -1,5 +1,6 @@
 """What users may do with REST APIs. Each change is one unit of work."""
 
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from controller.errors import Conflict, Invalid, NotFound, Refused, Superseded
 from controller.model import ApiFilter, StoredApi
 from controller.overlaps import refuse_overlap
 from controller.ports import PolicyCatalogue, Record, UnitOfWork
-from controller.resources import ResourceFilter
+from controller.resources import ResourceFilter, StoredResource
 from controller.status import Deployments
 from controller.validation import FAILED, accepted, rest_api
 
@@ -115,13 +116,17 @@ class Apis:
         self._committed("deleted", row, who)
         return row
 
-    async def rehearse(self, documents: Sequence[Document]) -> list[RestApi | Refused]:
+    async def rehearse(
+        self, documents: Sequence[Document], plans: Sequence[str] = ()
+    ) -> list[RestApi | Refused]:
         """What would become of `documents`, written one after the other: nothing is.
 
-        Those that could be written, and the refusals of the others.
+        Those that could be written, and the refusals of the others. `plans`: names of subscription
+        plans that would be there before.
         """
 
         def work(unit: UnitOfWork) -> None:
+            _rehearse_plans(unit, plans, self.clock())
             raise _Rehearsed([self._tried(unit, one) for one in documents])
 
         try:
@@ -199,6 +204,13 @@ def _live(unit: UnitOfWork, handle: str, if_revision: int | None) -> StoredApi:
     if if_revision is not None and row.revision != if_revision:
         raise Superseded(f"Revision {if_revision} is superseded by revision {row.revision}")
     return row
+
+
+def _rehearse_plans(unit: UnitOfWork, names: Sequence[str], now: datetime) -> None:
+    for name in names:
+        if unit.resource_named(SubscriptionPlan, name) is None:
+            plan = SubscriptionPlan(id=str(uuid.uuid4()), plan_name=name)
+            unit.put_resource(StoredResource(1, plan, now, now))
 
 
 def _refuse_unknown_plans(unit: UnitOfWork, api: RestApi) -> None:

@@ -7,12 +7,11 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import structlog
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AfterValidator, Field
 
-from bus.resources.document import Document
 from bus.resources.faults import FieldFault
 from bus.resources.subscription import Subscription
-from bus.resources.subscription_plan import PlanStatus, SubscriptionPlan, ThrottleUnit
+from bus.resources.subscription_plan import PlanTerms, SubscriptionPlan
 from controller.apis import utc_now
 from controller.auth import Principal
 from controller.errors import Conflict, Invalid, NotFound
@@ -32,16 +31,10 @@ def _name(text: str) -> str:
     return text
 
 
-class SubscriptionPlanRequest(Document):
+class SubscriptionPlanRequest(PlanTerms):
     """What a plan is to be."""
 
     plan_name: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_name)]
-    billing_plan: Annotated[str, Field(max_length=255)] | None = None
-    stop_on_quota_reach: bool = True
-    throttle_limit_count: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
-    throttle_limit_unit: ThrottleUnit | None = None
-    expiry_time: AwareDatetime | None = None
-    status: PlanStatus = "ACTIVE"
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,12 @@ def _token(text: str) -> str:
     return text
 
 
+def _id(text: str) -> str:
+    if not is_handle(text):
+        raise ValueError("must not contain whitespace, '/', '}' or control characters")
+    return text
+
+
 Token = Annotated[str, Field(min_length=1, max_length=TOKEN_MAX), AfterValidator(_token)]
 
 
@@ -54,6 +60,7 @@ class SubscriptionUpdateRequest(Document):
 class SubscriptionCreateRequest(SubscriptionUpdateRequest):
     """What a new subscription is to be."""
 
+    id: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_id)]
     subscription_token: Token
 
 
@@ -65,15 +72,20 @@ class Subscriptions:
     clock: Callable[[], datetime] = utc_now
 
     async def create(self, document: dict[str, Any], who: Principal) -> Row:
-        """A new subscription. Raises Invalid, Conflict."""
+        """A new subscription; without an id it gets one. Raises Invalid, Conflict."""
         now = self.clock()
-        wanted = read(SubscriptionCreateRequest, without_nulls(document), FAILED)
-        one = _shaped(wanted, str(uuid.uuid4()), _digest(wanted.subscription_token), now)
+        given = document.get("id")
+        named = {"id": str(uuid.uuid4()) if given is None else given}
+        wanted = read(SubscriptionCreateRequest, without_nulls(document) | named, FAILED)
+        one = _shaped(wanted, wanted.id, digest_of(wanted.subscription_token), now)
 
         def work(unit: UnitOfWork) -> Row:
             _refers(unit, one, None)
-            row = StoredResource(1, one, now, now)
-            return _written(unit, row)
+            before = unit.hold_resource(Subscription, one.id)
+            if before is not None:
+                _vacant(before, one)
+            revision = 1 if before is None else before.revision + 1
+            return _written(unit, StoredResource(revision, one, now, now))
 
         return _logged("created", await self.record.change(work), who)
 
@@ -94,7 +106,7 @@ class Subscriptions:
             if wanted.api_id != api_id:
                 raise Invalid(FAILED, [FieldFault("apiId", "cannot be changed")])
             if wanted.subscription_token is not None:
-                digest = _digest(wanted.subscription_token)
+                digest = digest_of(wanted.subscription_token)
             one = _shaped(wanted, name, digest, before.resource.created_at)
             if one == before.resource:
                 return before, False
@@ -130,17 +142,21 @@ class Subscriptions:
         return None if plan is None or plan.retired else plan.resource
 
     async def list(
-        self, wanted: ResourceFilter, status: SubscriptionStatus | None
+        self, wanted: ResourceFilter, status: SubscriptionStatus | None, digest: str | None = None
     ) -> Sequence[Row]:
-        """The subscriptions that pass the filters, oldest first."""
+        """The subscriptions that pass the filters, oldest first; `digest`: of their token."""
         rows = await self.record.resources(Subscription, wanted)
-        return [row for row in rows if status in (None, row.resource.status)]
+        return [
+            row
+            for row in rows
+            if status in (None, row.resource.status) and digest in (None, row.resource.digest)
+        ]
 
 
 def _shaped(
     wanted: SubscriptionUpdateRequest, name: str, digest: str, created_at: datetime | None
 ) -> Subscription:
-    fields = wanted.model_dump(exclude={"subscription_token"})
+    fields = wanted.model_dump(exclude={"subscription_token", "id"})
     return Subscription(id=name, digest=digest, created_at=created_at, **fields)
 
 
@@ -166,6 +182,16 @@ def _refers(unit: UnitOfWork, one: Subscription, before: Subscription | None) ->
         raise Invalid(FAILED, [FieldFault("subscriptionPlanId", fault)])
 
 
+def _vacant(before: Row, one: Subscription) -> None:
+    """Raises Conflict unless the id, which was given before, may be given to `one`."""
+    if not before.retired:
+        raise Conflict(f"Subscription '{one.id}' already exists")
+    if before.resource.api_id != one.api_id:
+        raise Conflict(
+            f"Subscription '{one.id}' was one to API '{before.resource.api_id}': take another id"
+        )
+
+
 def _written(unit: UnitOfWork, row: Row) -> Row:
     one = row.resource
     if unit.resource_named(Subscription, one.api_id, one.digest) not in (None, one.id):
@@ -182,7 +208,8 @@ def _held(unit: UnitOfWork, name: str) -> Row:
     return row
 
 
-def _digest(token: str) -> str:
+def digest_of(token: str) -> str:
+    """What is kept of a token."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 

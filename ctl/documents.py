@@ -49,7 +49,9 @@ class Document:
         return f"{self.source}:{line_of(self.node, field)}"
 
     def annotated(self, key: str, value: str) -> "Document":
-        """The document with one more annotation."""
+        """The document with one more annotation; kinds without any stay as they are."""
+        if self.kind.record is not None:
+            return self
         metadata = self.body["metadata"]
         annotations = {**(metadata.get("annotations") or {}), key: value}
         return replace(

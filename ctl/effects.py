@@ -10,6 +10,8 @@ from ctl.client import Client
 from ctl.documents import Document
 from ctl.errors import NotFound, NotReachable
 from ctl.plan import Action, Step, comparable
+from ctl.references import missing
+from ctl.shelf import Shelf, hidden
 
 Json = dict[str, Any]
 
@@ -124,16 +126,20 @@ async def planned(client: Client, steps: Sequence[Step]) -> list[Planned]:
         for one in steps
         if one.document is not None and one.document.kind is kinds.REST_API
     ]
+    wanted = [one.document for one in steps if one.document is not None]
+    plans = [one.name for one in wanted if one.kind is kinds.SUBSCRIPTION_PLAN]
     results: dict[int, Json] = {}
     for batch in _batches(concerned):
-        bodies = [_wire(one) for one in batch]
+        body: Json = {"documents": [_wire(one) for one in batch]}
+        if plans:
+            body["subscriptionPlans"] = plans
         try:
-            answer = await client.request(
-                "POST", "/plan", body={"documents": bodies}, timeout_s=_TIMEOUT_S
-            )
+            answer = await client.request("POST", "/plan", body=body, timeout_s=_TIMEOUT_S)
         except NotFound as error:
             raise NotReachable("the gateway is too old: it does not plan") from error
         results |= {id(one): said for one, said in zip(batch, answer["results"], strict=True)}
+    for document, problem in await missing(Shelf(client), wanted):
+        results.setdefault(id(document), {}).setdefault("problems", []).append(problem)
     masks = _Masks()
     return [_planned(one, results.get(id(one.document), {}), masks) for one in steps]
 
@@ -236,7 +242,7 @@ def _leaves(value: Any, path: str = "") -> dict[str, Any]:  # noqa: ANN401 - JSO
 
 
 class _Masks:
-    """Hides what is secret in the parameters of policies."""
+    """Hides what is secret in the parameters of policies, and tokens."""
 
     def __init__(self) -> None:
         self._catalogue: Any = None
@@ -245,7 +251,7 @@ class _Masks:
         """`document` with masks; parameters of a policy that is not known here are hidden whole."""
         if document is None:
             return None
-        shown: Json = json.loads(json.dumps(document))
+        shown: Json = json.loads(json.dumps(hidden(document)))
         spec = shown.get("spec")
         if isinstance(spec, dict):
             for holder in (spec, *(spec.get("operations") or ())):

@@ -20,6 +20,34 @@ def _rest_api_model() -> "type[BaseModel]":
     return RestApi
 
 
+def _plan_model() -> "type[BaseModel]":
+    from ctl.documented import SubscriptionPlanDocument  # noqa: PLC0415
+
+    return SubscriptionPlanDocument
+
+
+def _application_model() -> "type[BaseModel]":
+    from ctl.documented import ApplicationDocument  # noqa: PLC0415
+
+    return ApplicationDocument
+
+
+def _subscription_model() -> "type[BaseModel]":
+    from ctl.documented import SubscriptionDocument  # noqa: PLC0415
+
+    return SubscriptionDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """How the gateway keeps what is no API: flat, without labels, in force at once."""
+
+    name_field: str  # what `metadata.name` is
+    fields: tuple[str, ...]  # those of `spec`, as the gateway calls them
+    plan_field: str = ""  # the one that is a plan: its id there, its name in documents
+    hidden_field: str = ""  # the field of `spec` that the gateway never tells
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One kind of resource."""
@@ -31,6 +59,8 @@ class Kind:
     aliases: tuple[str, ...]  # on the command line, beside the names above
     model: "Callable[[], type[BaseModel]]"
     columns: tuple[tuple[str, Column], ...]  # of its table, after NAME
+    turn: int  # kinds of a lower one are applied first, and deleted last
+    record: Record | None = None  # None: it has labels, and routers confirm its revisions
 
     def label(self, name: str) -> str:
         """How messages call a resource."""
@@ -95,9 +125,90 @@ REST_API = Kind(
         ("CHANGED", age("status", "updatedAt")),
         ("REASON", field("status", "reason")),
     ),
+    turn=2,
 )
 
-KINDS: tuple[Kind, ...] = (REST_API,)
+SUBSCRIPTION_PLAN = Kind(
+    name="SubscriptionPlan",
+    collection="subscription-plans",
+    list_key="subscriptionPlans",
+    singular="plan",
+    aliases=("plans", "subscription-plan", "subscriptionplans"),
+    model=_plan_model,
+    columns=(
+        ("COUNT", field("spec", "throttleLimitCount")),
+        ("PER", field("spec", "throttleLimitUnit")),
+        ("STOPS", field("spec", "stopOnQuotaReach")),
+        ("STATUS", field("spec", "status")),
+        ("EXPIRES", field("spec", "expiryTime")),
+        ("REVISION", field("status", "revision")),
+        ("CHANGED", age("status", "updatedAt")),
+    ),
+    turn=0,
+    record=Record(
+        "planName",
+        (
+            "billingPlan",
+            "stopOnQuotaReach",
+            "throttleLimitCount",
+            "throttleLimitUnit",
+            "expiryTime",
+            "status",
+        ),
+    ),
+)
+
+APPLICATION = Kind(
+    name="Application",
+    collection="applications",
+    list_key="applications",
+    singular="application",
+    aliases=("applications",),
+    model=_application_model,
+    columns=(
+        ("DISPLAY NAME", field("spec", "name")),
+        ("OWNER", field("spec", "owner")),
+        ("DESCRIPTION", field("spec", "description")),
+        ("REVISION", field("status", "revision")),
+        ("CHANGED", age("status", "updatedAt")),
+    ),
+    turn=1,
+    record=Record("id", ("name", "owner", "description", "attributes")),
+)
+
+SUBSCRIPTION = Kind(
+    name="Subscription",
+    collection="subscriptions",
+    list_key="subscriptions",
+    singular="subscription",
+    aliases=("subscriptions",),
+    model=_subscription_model,
+    columns=(
+        ("API", field("spec", "apiId")),
+        ("PLAN", field("spec", "subscriptionPlan")),
+        ("APPLICATION", field("spec", "applicationId")),
+        ("STATUS", field("spec", "status")),
+        ("CUSTOMER", field("spec", "billingCustomerId")),
+        ("REVISION", field("status", "revision")),
+        ("CHANGED", age("status", "updatedAt")),
+    ),
+    turn=3,
+    record=Record(
+        "id",
+        (
+            "apiId",
+            "subscriptionPlanId",
+            "applicationId",
+            "billingCustomerId",
+            "billingSubscriptionId",
+            "status",
+        ),
+        plan_field="subscriptionPlanId",
+        hidden_field="subscriptionToken",
+    ),
+)
+
+KINDS: tuple[Kind, ...] = (REST_API, SUBSCRIPTION_PLAN, APPLICATION, SUBSCRIPTION)
 
 
 def by_file_name(name: str) -> Kind | None:

@@ -12,6 +12,7 @@ from ctl import kinds, selection
 from ctl.client import Client
 from ctl.documents import Document, as_kept
 from ctl.output import as_yaml
+from ctl.shelf import HIDDEN, Shelf, hidden
 from ctl.turns import each
 
 Json = dict[str, Any]
@@ -63,25 +64,28 @@ async def steps(
     client: Client, documents: Sequence[Document], advance: Callable[[], None]
 ) -> list[Step]:
     """A step for each document, in their order. `advance` is called after each."""
-    listed = await _listed(client, documents) if len(documents) > MANY else None
+    shelf = Shelf(client)
+    listed = await _listed(shelf, documents) if len(documents) > MANY else None
 
     async def compare(document: Document) -> Step:
         if listed is None:
-            before = await client.find(document.kind.collection, document.name)
+            before = await shelf.find(document.kind, document.name)
         else:
             before = listed.get((document.kind.name, document.name))
+        if before is not None:
+            before = await shelf.with_secret(document.kind, before, document.body)
         advance()
         return Step(_action(document, before), document.kind, document.name, before, document)
 
     return await each(documents, compare)
 
 
-async def _listed(client: Client, documents: Sequence[Document]) -> dict[tuple[str, str], Json]:
+async def _listed(shelf: Shelf, documents: Sequence[Document]) -> dict[tuple[str, str], Json]:
     """All resources of the documents' kinds, by kind and name."""
     return {
         (kind.name, str(resource["metadata"]["name"])): resource
         for kind in {document.kind.name: document.kind for document in documents}.values()
-        for resource in await client.listed(kind.collection, kind.list_key)
+        for resource in await shelf.listed(kind)
     }
 
 
@@ -91,10 +95,13 @@ async def superfluous(
     terms: tuple[selection.Term, ...],
     applied_set: str | None,
 ) -> list[Step]:
-    """A deletion for each resource of the set, and of the selector, that `documents` lack."""
+    """A deletion for each resource of the set, and of the selector, that `documents` lack.
+
+    Kinds without labels are never pruned.
+    """
     wanted = {(document.kind.name, document.name) for document in documents}
     found: list[Step] = []
-    for kind in kinds.KINDS:
+    for kind in (one for one in kinds.KINDS if one.record is None):
         found.extend(
             Step(Action.DELETE, kind, name, before=resource)
             for resource in await client.listed(kind.collection, kind.list_key)
@@ -110,12 +117,12 @@ def difference(step: Step) -> list[str]:
     if step.action is Action.KEEP:
         return []
     after = step.document.body if step.document else None
-    old, new = comparable(step.kind, step.before, after)
+    old, new = (hidden(one) for one in comparable(step.kind, step.before, after))
     was = f"gateway: {step.label}"
     if step.revision is not None:
         was += f" revision {step.revision}"
     becomes = step.document.place if step.document else "deleted"
-    return list(
+    lines = list(
         difflib.unified_diff(
             as_yaml(old).splitlines() if old is not None else [],
             as_yaml(new).splitlines() if new is not None else [],
@@ -124,6 +131,7 @@ def difference(step: Step) -> list[str]:
             lineterm="",
         )
     )
+    return lines or [f"--- {was}", f"+++ {becomes}", f"+  a secret of it changes ({HIDDEN})"]
 
 
 def comparable(

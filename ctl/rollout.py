@@ -7,7 +7,8 @@ from typing import Any
 from ctl.client import Client
 from ctl.errors import CtlError, ExitCode, NotFound, NotLive, Refused
 from ctl.output import complain, say
-from ctl.plan import Action, Step, revision_of
+from ctl.plan import Action, Step
+from ctl.shelf import Shelf, field_of
 from ctl.turns import each
 
 Json = dict[str, Any]
@@ -67,15 +68,26 @@ async def carry_out(
 ) -> list[Outcome]:
     """Do all `steps`; one that fails does not keep the others back. None: do not wait for live.
 
+    What others refer to comes first, and is deleted last; outcomes are in the order of `steps`.
+
     `tell` hears of each when it is done. Raises NotReachable, NotAllowed: nothing else would work.
     """
 
-    async def one(step: Step) -> Outcome:
-        outcome = await _carry_out(client, step, wait_s)
-        tell(outcome)
-        return outcome
+    shelf = Shelf(client)
+    wanted = list(steps)
+    outcomes: dict[int, Outcome] = {}
 
-    return await each(steps, one)
+    async def one(step: Step) -> None:
+        outcomes[id(step)] = outcome = await _carry_out(shelf, step, wait_s)
+        tell(outcome)
+
+    for turn in sorted({_turn(step) for step in wanted}):
+        await each([step for step in wanted if _turn(step) == turn], one)
+    return [outcomes[id(step)] for step in wanted]
+
+
+def _turn(step: Step) -> int:
+    return -step.kind.turn if step.action is Action.DELETE else step.kind.turn
 
 
 async def wait(client: Client, step: Step, revision: int | None, wait_s: float) -> Outcome:
@@ -131,25 +143,25 @@ def exit_code(outcomes: Iterable[Outcome]) -> ExitCode:
     return ExitCode.NOT_LIVE if late else ExitCode.REFUSED
 
 
-async def _carry_out(client: Client, step: Step, wait_s: float | None) -> Outcome:
-    collection = step.kind.collection
+async def _carry_out(shelf: Shelf, step: Step, wait_s: float | None) -> Outcome:
+    kind, name = step.kind, step.name
     body = step.document.body if step.document else {}
+    revision: int | None
     try:
         match step.action:
             case Action.DELETE:
-                revision = (await client.delete(collection, step.name, step.revision))["revision"]
+                revision = await shelf.delete(kind, name, step.revision)
             case Action.CREATE:
-                revision = revision_of(await client.create(collection, body))
+                revision = await shelf.create(kind, body)
             case Action.UPDATE:
-                changed = await client.replace(collection, step.name, body, step.revision)
-                revision = revision_of(changed)
+                revision = await shelf.replace(kind, name, body, step.revision)
             case Action.KEEP:
                 revision = step.revision
-        if wait_s is None:
+        if wait_s is None or kind.record is not None:  # records are in force at once
             return Outcome(step, revision)
         if step.action is Action.KEEP and (known := _settled(step.before or {})) is not None:
             return Outcome(step, revision, known, why_not_live(known, wait_s))
-        return await wait(client, step, revision, wait_s)
+        return await wait(shelf.client, step, revision, wait_s)
     except NotFound as error:
         if step.action is Action.DELETE and step.before is not None:  # somebody was faster
             return Outcome(step)
@@ -181,12 +193,11 @@ def _placed(error: Refused, step: Step) -> Refused:
     """The gateway's refusal, each fault with its line in the file."""
     if step.document is None:
         return error
-    details = [
-        f"{step.document.place_of(field)}: {field}: {message}" for field, message in error.faults
-    ]
+    faults = [(field_of(step.kind, field), message) for field, message in error.faults]
+    details = [f"{step.document.place_of(field)}: {field}: {message}" for field, message in faults]
     return Refused(
         error.message,
         details or [f"{step.document.place}: {detail}" for detail in error.details],
         status=error.status,
-        faults=error.faults,
+        faults=faults,
     )

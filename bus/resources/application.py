@@ -15,6 +15,9 @@ def _attributes(attributes: dict[str, str]) -> dict[str, str]:
     return attributes
 
 
+Attributes = Annotated[dict[str, Text], AfterValidator(_attributes)]
+
+
 class Application(Document):
     """One application. Its keys are those whose display name is its name or its id."""
 
@@ -23,9 +26,7 @@ class Application(Document):
     owner: Annotated[str, Field(min_length=1, max_length=255)] | None = None
     """The user who may give it keys, beside admins; None: admins only."""
     description: Annotated[str, Field(max_length=1024)] | None = None
-    attributes: Annotated[dict[str, Text], AfterValidator(_attributes)] = Field(
-        default_factory=dict
-    )
+    attributes: Attributes = Field(default_factory=dict)
 
     @property
     def callers(self) -> tuple[str, ...]:

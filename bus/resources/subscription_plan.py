@@ -11,11 +11,9 @@ ThrottleUnit = Literal["Min", "Hour", "Day", "Month"]
 PlanStatus = Literal["ACTIVE", "INACTIVE"]
 
 
-class SubscriptionPlan(Document):
-    """One plan. Without a throttle limit it is unlimited."""
+class PlanTerms(Document):
+    """What a plan says, whatever it is called. Without a throttle limit it is unlimited."""
 
-    id: str  # given by the gateway
-    plan_name: Annotated[str, Field(min_length=1, max_length=255)]
     billing_plan: Annotated[str, Field(max_length=255)] | None = None
     stop_on_quota_reach: bool = True  # off: requests beyond the limit are counted, not refused
     throttle_limit_count: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
@@ -30,6 +28,13 @@ class SubscriptionPlan(Document):
         if self.throttle_limit_unit is not None and self.throttle_limit_count is None:
             raise wrong("is required with throttleLimitUnit", "throttleLimitCount")
         return self
+
+
+class SubscriptionPlan(PlanTerms):
+    """One plan."""
+
+    id: str  # given by the gateway
+    plan_name: Annotated[str, Field(min_length=1, max_length=255)]
 
     def live(self, now: datetime) -> bool:
         """Whether subscriptions to it open anything at `now`."""

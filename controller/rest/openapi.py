@@ -286,6 +286,7 @@ def _schemas() -> Json:
     schemas["SubscriptionPlanUpdateRequest"] = _partial(schemas["SubscriptionPlanRequest"])
     schemas["SubscriptionUpdateRequest"] = _partial(schemas["SubscriptionUpdateRequest"])
     schemas["ApplicationRequest"]["required"] = ["name"]
+    schemas["SubscriptionCreateRequest"]["required"].remove("id")
     schemas["ApplicationUpdateRequest"] = _partial(schemas["ApplicationRequest"])
     request = schemas["RestAPIRequest"]
     # GET answers can be sent back: the status is not looked at

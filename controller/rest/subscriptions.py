@@ -47,9 +47,16 @@ def router(base: str) -> APIRouter:
         application_id: Annotated[str | None, Query(alias="applicationId")] = None,
         plan_id: Annotated[str | None, Query(alias="subscriptionPlanId")] = None,
         status: SubscriptionStatus | None = None,
+        digest: Annotated[
+            str | None,
+            Query(
+                alias="subscriptionTokenDigest",
+                description="Only the one whose token has this SHA-256, in lower-case hex",
+            ),
+        ] = None,
     ) -> Response:
         wanted = ResourceFilter(api_id, plan_id, application_id)
-        rows = await _subscriptions(request).list(wanted, status)
+        rows = await _subscriptions(request).list(wanted, status, digest)
         found = [_view(request, row) for row in rows]
         return answer({"status": "success", "count": len(found), "subscriptions": found})
 

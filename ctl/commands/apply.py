@@ -68,8 +68,11 @@ async def apply(
     input. All documents are checked before anything is sent; what is the same already is not sent.
     Ends with the revision that is live, or with the router's own reason and exit code 5.
 
-    --prune deletes what the gateway has beyond the files. It never looks further than --applied-set
-    (what was applied with the same before) and --selector (labels).
+    Kinds are RestApi, SubscriptionPlan, Application and Subscription, in any order: plans and
+    applications are sent first, then APIs, then subscriptions.
+
+    --prune deletes APIs that the gateway has beyond the files. It never looks further than
+    --applied-set (what was applied with the same before) and --selector (labels).
 
     \b
     Examples:

@@ -53,7 +53,7 @@ async def get(
     ] = None,
     output_format: output.Output = Format.TABLE,
 ) -> None:
-    """Show resources, with what the routers made of them.
+    """Show resources: APIs with what the routers made of them, plans, applications, subscriptions.
 
     What -o yaml and -o json print can be applied again.
 
@@ -62,9 +62,11 @@ async def get(
       signalbox get apis
       signalbox get api petstore -o yaml
       signalbox get apis -l team=shop -o name
+      signalbox get subscriptions -o yaml
     """
     from ctl import selection  # noqa: PLC0415
     from ctl.client import connect  # noqa: PLC0415
+    from ctl.shelf import Shelf  # noqa: PLC0415
 
     wanted = kinds.by_word(kind)
     query = {
@@ -76,11 +78,14 @@ async def get(
     terms = selection.parse(selector) if selector else ()
     if names and (terms or any(query.values())):
         raise Misused("give either names, or --selector and other conditions")
+    if wanted.record is not None and (terms or any(query.values())):
+        raise Misused(f"--selector and other conditions are for APIs, not for {wanted.aliases[0]}")
     async with connect(connection) as client:
+        shelf = Shelf(client)
         if names:
-            found = [await client.get(wanted.collection, name) for name in names]
+            found = [await shelf.get(wanted, name) for name in names]
         else:
-            listed = await client.listed(wanted.collection, wanted.list_key, query)
+            listed = await shelf.listed(wanted, query)
             found = [one for one in listed if selection.selected(one, terms)]
             found.sort(key=name_of)
     _show(wanted, found, output_format, single=len(names or ()) == 1)
@@ -109,7 +114,7 @@ async def delete(
         float, typer.Option("--timeout", min=0, metavar="SECONDS", help="How long to wait.")
     ] = 30,
 ) -> None:
-    """Delete resources, and wait until they are gone from the routers.
+    """Delete resources, and wait until APIs are gone from the routers.
 
     \b
     Examples:

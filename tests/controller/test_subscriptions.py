@@ -489,3 +489,27 @@ async def test_a_key_may_only_say_whom_its_maker_may_speak_for(client, as_user) 
     assert (await carlo.post(keys, json=mine)).status_code == 201
     assert (await carlo.put(f"{keys}/mine", json={"displayName": "Shop"})).status_code == 403
     assert (await carlo.put(f"{keys}/mine", json={"displayName": "Ours"})).status_code == 200
+
+
+async def test_an_id_of_the_callers_own_is_taken_once(client) -> None:
+    await client.post("/rest-apis", json=document("tides"))
+    one = await subscribed(client, id="shop-weather")
+    assert one["id"] == "shop-weather"
+    body = {"apiId": "weather", "subscriptionToken": "other", "id": "shop-weather"}
+    assert (await client.post(SUBSCRIPTIONS, json=body)).status_code == 409
+    assert faults(await client.post(SUBSCRIPTIONS, json={**body, "id": "a/b"})) == ["id"]
+    assert (await client.delete(f"{SUBSCRIPTIONS}/shop-weather")).status_code == 204
+    elsewhere = await client.post(SUBSCRIPTIONS, json={**body, "apiId": "tides"})
+    assert elsewhere.status_code == 409
+    assert "was one to API 'weather'" in elsewhere.json()["message"]
+    again = await client.post(SUBSCRIPTIONS, json=body)
+    assert (again.status_code, again.json()["revision"]) == (201, 3)
+
+
+async def test_who_knows_a_token_finds_its_subscription_by_the_digest(client) -> None:
+    one = await subscribed(client, subscriptionToken="mine")
+    await subscribed(client, subscriptionToken="yours")
+    for token, found in (("mine", [one["id"]]), ("nobody's", [])):
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        answer = await client.get(SUBSCRIPTIONS, params={"subscriptionTokenDigest": digest})
+        assert [row["id"] for row in answer.json()["subscriptions"]] == found

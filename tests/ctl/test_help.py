@@ -89,7 +89,7 @@ async def test_completion_can_be_shown(tmp_path: Path, shell: str) -> None:
     [
         ("signalbox po", {"policies"}),
         ("signalbox keys re", {"regenerate", "revoke"}),
-        ("signalbox get ap", {"apis"}),
+        ("signalbox get ap", {"apis", "applications"}),
         ("signalbox get apis --outp", {"--output"}),
         ("signalbox get apis -o y", {"yaml"}),
     ],
