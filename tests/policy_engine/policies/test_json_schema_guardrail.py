@@ -5,7 +5,7 @@ import pytest
 
 from policy_engine.errors import InvalidParameters
 from tests.policy_engine.attached import CATALOGUE, policy
-from tests.policy_engine.policies.test_guardrails import (
+from tests.policy_engine.guardrails import (
     DONE,
     asked,
     completion,
