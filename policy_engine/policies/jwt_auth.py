@@ -51,6 +51,19 @@ _MISSING = (("www-authenticate", "Bearer"),)
 _INVALID = (("www-authenticate", 'Bearer error="invalid_token"'),)
 _INSUFFICIENT = (("www-authenticate", 'Bearer error="insufficient_scope"'),)
 
+_NONE = "(none)"
+_NO_PROVIDER: Document = {
+    "issuer": _NONE,
+    "from_headers": [{"name": "x-signalbox-no-token"}],  # callers cannot send private headers
+    # Envoy wants a key: the point of P-256 whose x is SHA-256 of `nobody` has no known private key
+    "local_jwks": {
+        "inline_string": '{"keys":[{"kty":"EC","crv":"P-256","alg":"ES256",'
+        '"x":"Y4KzzIgUErd7_K7tAmABwA2eMCXmbCD25-kvB5hRRio",'
+        '"y":"zjsi3SLhgazDHIRUBUs2igvb3wh1P8T0x5fsQRNmZlc"}]}'
+    },
+}
+"""Whose token requests lack that do not come with the scheme."""
+
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 Texts = Annotated[tuple[Text, ...], Field(max_length=100)]
 
@@ -100,7 +113,7 @@ class JwtAuth(Policy):
     """
 
     name: ClassVar[str] = "jwt-auth"
-    version: ClassVar[Version] = Version(1, 3, 0)
+    version: ClassVar[Version] = Version(1, 3, 1)
     refusals: ClassVar[tuple[Refusal, ...]] = _refusals(SystemParameters())
     example: ClassVar[Document] = {
         "issuers": ["company"],
@@ -133,7 +146,8 @@ class JwtAuth(Policy):
     removed."""
 
     auth_header_prefix: Annotated[str, Field(max_length=64, pattern="^[!-~]*$")] | None = None
-    """What stands before the token; without it, what the gateway is set to (`Bearer`)."""
+    """What stands before the token, in any case; without it, what the gateway is set to
+    (`Bearer`)."""
 
     header_name: EditableHeaderName | None = None
     """The header that holds the token; without it, what the gateway is set to (`Authorization`)."""
@@ -167,10 +181,11 @@ class JwtAuth(Policy):
             name: {key: value for key, value in one.items() if key != "claim_to_headers"}
             | {"payload_in_metadata": places[PAYLOAD], "header_in_metadata": places[HEADER]}
             for name, one in verifying.config["providers"].items()
+            if name != _NONE
         }
         wanted: list[Document] = [{"provider_name": name} for name in providers]
         requires = {"requires_any": {"requirements": [*wanted, {"allow_missing_or_failed": {}}]}}
-        rules = [{"match": {"prefix": "/"}, "requires": requires}]
+        rules = [{"match": verifying.config["rules"][0]["match"], "requires": requires}]
         verified = is_there([places[HEADER], "alg"])
         policies = {"token": refused_unless(verified)}
         for one in claims:
@@ -189,9 +204,8 @@ class JwtAuth(Policy):
         providers = {one.name: self._provider(one, scope.system) for one in managers}
         wanted: list[Document] = [{"provider_name": name} for name in providers]
         requires = wanted[0] if len(wanted) == 1 else {"requires_any": {"requirements": wanted}}
-        rules = [{"match": {"prefix": "/"}, "requires": requires}]
         name = scope.unique(self.name)
-        made = [HttpFilter(name, typed(_JWT, {"providers": providers, "rules": rules}))]
+        made = [HttpFilter(name, self._verifying(providers, requires, scope.system))]
         if any(one.jwks.remote is not None for one in managers):
             for provider in providers.values():  # local keys say their algorithm themselves
                 provider["header_in_metadata"] = HEADER
@@ -229,13 +243,25 @@ class JwtAuth(Policy):
             system.jwt_auth_header_scheme if prefix is None else prefix,
         )
 
+    def _verifying(
+        self, providers: dict[str, Document], requires: Document, system: SystemParameters
+    ) -> Document:
+        """`jwt_authn`. Schemes are in any case, Envoy's prefixes of values are not."""
+        header, scheme = self._place(system)
+        match: Document = {"prefix": "/"}
+        rules = [{"match": match, "requires": requires}]
+        if scheme:
+            starts = {"prefix": f"{scheme} ", "ignore_case": True}
+            match = {"prefix": "/", "headers": [{"name": header, "string_match": starts}]}
+            otherwise = {"match": {"prefix": "/"}, "requires": {"provider_name": _NONE}}
+            rules = [{"match": match, "requires": requires}, otherwise]
+            providers = providers | {_NONE: _NO_PROVIDER}
+        return typed(_JWT, {"providers": providers, "rules": rules})
+
     def _provider(self, manager: KeyManager, system: SystemParameters) -> Document:
         header, scheme = self._place(system)
-        prefixes = dict.fromkeys((scheme, scheme.lower(), scheme.upper())) if scheme else ("",)
         provider: Document = {
-            "from_headers": [
-                {"name": header, **({"value_prefix": f"{one} "} if one else {})} for one in prefixes
-            ],
+            "from_headers": [{"name": header, **({"value_prefix": " "} if scheme else {})}],
             "forward": True,  # a later filter takes it off
             "payload_in_metadata": PAYLOAD,
             "clock_skew_seconds": system.jwt_leeway_s,

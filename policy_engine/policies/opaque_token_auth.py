@@ -82,7 +82,8 @@ class OpaqueTokenAuth(PythonPolicy):
     removed."""
 
     auth_header_prefix: Annotated[str, Field(max_length=64, pattern="^[!-~]*$")] | None = None
-    """What stands before the token; without it, what the gateway is set to (`Bearer`)."""
+    """What stands before the token, in any case; without it, what the gateway is set to
+    (`Bearer`)."""
 
     header_name: EditableHeaderName | None = None
     """The header that holds the token; without it, what the gateway is set to (`Authorization`)."""

@@ -34,7 +34,7 @@ EXPECTED = {
     "ip-filter": "1.0.0",
     "json-schema-guardrail": "1.0.0",
     "json-xml-mediator": "1.0.4",
-    "jwt-auth": "1.3.0",
+    "jwt-auth": "1.3.1",
     "log-message": "1.0.3",
     "maintenance-mode": "1.0.0",
     "mirror": "1.0.0",

@@ -269,7 +269,12 @@ async def test_a_token_may_be_in_another_header_with_another_scheme() -> None:
         assert await status(running, bearer(token), "/plain") == 401
         assert await status(running, {"Authorization": f"dpop {token}"}, "/scheme") == 200
         assert await status(running, bearer(token), "/scheme") == 401
-        assert await status(running, {"Authorization": f"bearer {token}"}) == 200
+        assert await status(running, {"Authorization": f"dPoP {token}"}, "/scheme") == 200
+        for scheme in ("bearer", "BEARER", "bEaReR", "Bearer  "):
+            assert await status(running, {"Authorization": f"{scheme} {token}"}) == 200, scheme
+        for wrong in ("Bearers", "Basic", "x Bearer", "Bearer\t"):
+            answer = await running.client.get("/", headers={"Authorization": f"{wrong} {token}"})
+            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
 
 
 async def test_both_levels_look_at_the_same_token() -> None:

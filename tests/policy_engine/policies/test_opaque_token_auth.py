@@ -91,6 +91,13 @@ def challenge(verdict: BodyVerdict) -> str:
     return dict(verdict.headers)["www-authenticate"]
 
 
+@pytest.mark.parametrize("scheme", ["bearer", "BEARER", "bEaReR"])
+async def test_the_scheme_is_in_any_case(scheme: str) -> None:
+    async with http_backend(provider()) as idp, reaching() as outside:
+        given = exchange({"Authorization": f"{scheme} good"}, outside=outside, system=asking(idp))
+        assert await result(made().on_request_headers(given)) is None
+
+
 async def test_a_live_token_passes_and_tells_who_calls() -> None:
     auth = made(claimMappings={"username": "X-User", "missing": "X-Missing"})
     async with http_backend(provider()) as idp, reaching() as outside:
