@@ -131,7 +131,9 @@ def entry_points_in(folder: Path) -> str:
     metadata.mkdir(parents=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: trials\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(
-        "[signalbox.policies]\ntrials = tests.policy_engine.engine.trial_policies\n"
+        "[signalbox.policies]\n"
+        "trials = tests.policy_engine.engine.trial_policies\n"
+        "broken = tests.policy_engine.engine.broken_policies\n"
     )
     return os.pathsep.join((str(installed), str(ROOT)))
 
