@@ -213,6 +213,7 @@ def _components(
                 record,
                 catalogue,
                 gateway_id=settings.gateway.gateway,
+                time_zone=settings.policies.ratelimit_time_zone,
                 usage=UsageFromTotals(totals) if totals is not None else None,
                 extra_routers=routers,
                 ready=lambda _: readiness_of_controller(),

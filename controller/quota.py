@@ -1,8 +1,9 @@
-"""How much of its plan a subscription has used: calendar periods in UTC, counted by others."""
+"""How much of its plan a subscription has used: periods of the calendar, counted by others."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Protocol
+from zoneinfo import ZoneInfo
 
 from bus.resources.subscription_plan import ThrottleUnit
 
@@ -33,18 +34,25 @@ class Period:
     end: datetime  # when the next one starts
 
 
-def period(unit: ThrottleUnit, now: datetime) -> Period:
-    """The period of the calendar that holds `now`, in UTC."""
+def period(unit: ThrottleUnit, now: datetime, time_zone: str = "UTC") -> Period:
+    """The period of that zone's calendar that holds `now`, as moments in UTC.
+
+    The rate limiter counts in the same ones: days have 23 to 25 hours when clocks change.
+    """
     minute = now.astimezone(UTC).replace(second=0, microsecond=0)
-    match unit:
-        case "Min":
-            return Period(minute, minute + timedelta(minutes=1))
-        case "Hour":
-            hour = minute.replace(minute=0)
-            return Period(hour, hour + timedelta(hours=1))
-        case "Day":
-            day = minute.replace(hour=0, minute=0)
-            return Period(day, day + timedelta(days=1))
-        case "Month":
-            month = minute.replace(day=1, hour=0, minute=0)
-            return Period(month, (month + timedelta(days=32)).replace(day=1))
+    if unit == "Min":
+        return Period(minute, minute + timedelta(minutes=1))
+    zone = ZoneInfo(time_zone)
+    local = minute.astimezone(zone)
+    if unit == "Hour":
+        start = minute - timedelta(minutes=local.minute)
+        return Period(start, start + timedelta(hours=1))
+    first = local.date() if unit == "Day" else local.date().replace(day=1)
+    after = first + timedelta(days=1 if unit == "Day" else 32)
+    if unit == "Month":
+        after = after.replace(day=1)
+    return Period(_midnight(first, zone), _midnight(after, zone))
+
+
+def _midnight(day: date, zone: ZoneInfo) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)

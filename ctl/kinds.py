@@ -138,6 +138,7 @@ SUBSCRIPTION_PLAN = Kind(
     columns=(
         ("COUNT", field("spec", "throttleLimitCount")),
         ("PER", field("spec", "throttleLimitUnit")),
+        ("ZONE", field("spec", "timeZone")),
         ("STOPS", field("spec", "stopOnQuotaReach")),
         ("STATUS", field("spec", "status")),
         ("EXPIRES", field("spec", "expiryTime")),
@@ -152,6 +153,7 @@ SUBSCRIPTION_PLAN = Kind(
             "stopOnQuotaReach",
             "throttleLimitCount",
             "throttleLimitUnit",
+            "timeZone",
             "expiryTime",
             "status",
         ),

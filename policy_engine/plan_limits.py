@@ -1,7 +1,8 @@
 """What holds subscriptions to their plans, by two private headers that name plan and subscription.
 
 Without a rate limiter each router counts by itself, in a bucket per subscription that fills
-evenly. With one, all routers count together, in the periods of the calendar (UTC), over restarts
+evenly. With one, all routers count together, in the periods of the calendar of
+their time zone, over restarts
 and changes of the API; the routers' own buckets hold while it is away.
 """
 
@@ -104,9 +105,10 @@ def _shared(quota: Quota, scope: Scope) -> SharedQuota:
     system = scope.system
     calendar = _CALENDAR.get(quota.unit)
     duration_s = 0.0 if calendar is not None else float(UNIT_S[quota.unit])
+    time_zone = quota.time_zone or system.ratelimit_time_zone
     return SharedQuota(
         bucket="subscription",
-        limits=(Limit(quota.limit, duration_s, calendar=calendar),),
+        limits=(Limit(quota.limit, duration_s, 0, calendar, time_zone),),
         name="plan",
         when_away=WhenAway(system.ratelimit_when_away),
         told=Told(

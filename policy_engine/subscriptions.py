@@ -17,6 +17,7 @@ class Quota:
     limit: int  # requests in each `unit`
     unit: Unit
     stop: bool = True  # whether requests beyond it are refused; else they are only counted
+    time_zone: str | None = None  # whose calendar it is; None: the gateway's
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
+from bus.resources.document import TimeZone
 from policy_engine.token_issuers import IntrospectionProvider, KeyManager
 
 SigningAlgorithm = Literal["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
@@ -144,6 +145,11 @@ class SystemParameters(BaseModel):
 
     ratelimit_algorithm: Literal["fixed-window", "sliding-window", "gcra"] = "fixed-window"
     """How shared limits are counted where a policy does not say it."""
+
+    ratelimit_time_zone: TimeZone = "UTC"
+    """Whose calendar the hours, days, weeks and months of quotas and subscription plans are that do
+    not say it: the IANA name of a time zone, such as `Europe/Zurich`. A change begins their counts
+    anew. Minutes and limits with a duration know no calendar."""
 
     ratelimit_when_away: Literal["local", "open", "closed"] = "local"
     """What holds while the rate limiter or its store is away: the router's and the limiter's own

@@ -139,5 +139,9 @@ def _quota(plan: SubscriptionPlan) -> Quota | None:
     if plan.throttle_limit_count is None or plan.throttle_limit_unit is None:
         return None
     return Quota(
-        plan.id, plan.throttle_limit_count, plan.throttle_limit_unit, plan.stop_on_quota_reach
+        plan.id,
+        plan.throttle_limit_count,
+        plan.throttle_limit_unit,
+        plan.stop_on_quota_reach,
+        plan.time_zone,
     )

@@ -2,6 +2,7 @@
 
 import re
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -56,6 +57,17 @@ def _any_duration(text: str) -> str:
     duration_s(text)
     return text
 
+
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"{name!r} is not the IANA name of a time zone") from error
+    return name
+
+
+TimeZone = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_time_zone)]
+"""The IANA name of a time zone, such as `Europe/Zurich`."""
 
 PositiveDuration = Annotated[str, AfterValidator(_positive)]
 Duration = Annotated[str, AfterValidator(_any_duration)]

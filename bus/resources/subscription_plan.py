@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from bus.resources.document import Document, wrong
+from bus.resources.document import Document, TimeZone, wrong
 
 ThrottleUnit = Literal["Min", "Hour", "Day", "Month"]
 PlanStatus = Literal["ACTIVE", "INACTIVE"]
@@ -18,6 +18,7 @@ class PlanTerms(Document):
     stop_on_quota_reach: bool = True  # off: requests beyond the limit are counted, not refused
     throttle_limit_count: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     throttle_limit_unit: ThrottleUnit | None = None
+    time_zone: TimeZone | None = None  # whose calendar it is; None: the gateway's
     expiry_time: AwareDatetime | None = None  # from then on no subscription to it is live
     status: PlanStatus = "ACTIVE"
 

@@ -43,11 +43,13 @@ def create_app(
     users: Users,
     metrics: ControllerMetrics,
     gateway_id: str = "default",
+    time_zone: str = "UTC",
     usage: SubscriptionUsage | None = None,
     extra_routers: Sequence[APIRouter] = (),
 ) -> FastAPI:
     """The management API below BASE; `extra_routers` too, for admins and developers.
 
+    `time_zone`: whose calendar the periods of plans are that do not say it.
     `usage`: who counts what subscriptions use; None: nobody here.
     """
     app = FastAPI(
@@ -69,6 +71,7 @@ def create_app(
     app.state.subscription_usage = usage
     app.state.applications = Applications(apis.record, apis.clock)
     app.state.gateway_id = gateway_id
+    app.state.time_zone = time_zone
     app.state.users = users
     app.state.metrics = metrics
     app.include_router(rest_apis.router(BASE))

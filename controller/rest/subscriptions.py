@@ -96,7 +96,7 @@ def router(base: str) -> APIRouter:
         summary="What a subscription has used of its plan",
         description=(
             "Counted from the routers' access logs, so a second or two late. Periods are those of "
-            "the calendar in UTC; without a limit, the month."
+            "the calendar in the plan's time zone, else the gateway's; without a limit, the month."
         ),
         responses={200: shown("SubscriptionUsage", "Used and left"), **errors(404)},
         openapi_extra=extra(path="id"),
@@ -119,7 +119,8 @@ async def _usage(request: Request, row: Row) -> dict[str, Any]:
     one, plan = row.resource, await subscriptions.plan_of(row)
     now = subscriptions.clock()
     limit = plan.throttle_limit_count if plan else None
-    span = period((plan.throttle_limit_unit if plan else None) or "Month", now)
+    time_zone = (plan.time_zone if plan else None) or request.app.state.time_zone
+    span = period((plan.throttle_limit_unit if plan else None) or "Month", now, time_zone)
     served = await counted.of_subscription(one.id, span.start, span.end)
     found: dict[str, Any] = {
         "status": "success",
@@ -132,6 +133,7 @@ async def _usage(request: Request, row: Row) -> dict[str, Any]:
         "refused": served.refused,
         "limit": limit,
         "unit": plan.throttle_limit_unit if plan else None,
+        "timeZone": time_zone,
         "remaining": None if limit is None else max(0, limit - served.passed),
         "resetsAt": moment(span.end),
         "stopOnQuotaReach": plan.stop_on_quota_reach if plan and limit is not None else None,

@@ -36,6 +36,12 @@ Limit = Annotated[
         "--limit", metavar="COUNT/UNIT", help="Requests per min, hour, day or month; `none`."
     ),
 ]
+Zone = Annotated[
+    str | None,
+    typer.Option(
+        "--time-zone", metavar="NAME", help="Whose calendar: Europe/Zurich; `none`: the gateway's."
+    ),
+]
 Stop = Annotated[
     bool | None,
     typer.Option("--stop/--no-stop", help="Refuse requests beyond the limit, or only count them."),
@@ -92,6 +98,7 @@ async def create(
     connection: Connection,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The plan's name.")],
     limit: Limit = None,
+    time_zone: Zone = None,
     stop: Stop = None,
     expires_at: Expires = None,
     billing_plan: Billing = None,
@@ -103,11 +110,12 @@ async def create(
     Examples:
       signalbox plans create Gold --limit 1000/min
       signalbox plans create Free --limit 10000/month --no-stop
+      signalbox plans create Daily --limit 500/day --time-zone Europe/Zurich
       signalbox plans create Trial --limit 100/day --expires-at 2027-01-31T00:00:00Z
     """
     from ctl.client import connect  # noqa: PLC0415
 
-    fields = _fields(limit, stop, expires_at, billing_plan, None)
+    fields = _fields(limit, time_zone, stop, expires_at, billing_plan, None)
     async with connect(connection) as client:
         made = await client.create(records().collection, {"planName": name, **fields})
     records().told(made, "created", output_format)
@@ -120,6 +128,7 @@ async def update(
         str | None, typer.Option("--name", metavar="TEXT", help="Its new name.")
     ] = None,
     limit: Limit = None,
+    time_zone: Zone = None,
     stop: Stop = None,
     expires_at: Expires = None,
     billing_plan: Billing = None,
@@ -138,7 +147,9 @@ async def update(
     from ctl.client import connect  # noqa: PLC0415
     from ctl.records import given  # noqa: PLC0415
 
-    fields = given(planName=name) | _fields(limit, stop, expires_at, billing_plan, status)
+    fields = given(planName=name) | _fields(
+        limit, time_zone, stop, expires_at, billing_plan, status
+    )
     async with connect(connection) as client:
         records().told(await records().change(client, plan, fields), "updated", output_format)
 
@@ -168,6 +179,7 @@ def records() -> "Records":
         columns=(
             ("NAME", kinds.field("planName")),
             ("LIMIT", _limit_cell),
+            ("ZONE", kinds.field("timeZone")),
             ("BEYOND", _beyond_cell),
             ("STATUS", kinds.field("status")),
             ("EXPIRES", kinds.field("expiryTime")),
@@ -192,6 +204,7 @@ def _beyond_cell(plan: Json) -> str:
 
 def _fields(
     limit: str | None,
+    time_zone: str | None,
     stop: bool | None,
     expires_at: str | None,
     billing_plan: str | None,
@@ -203,6 +216,7 @@ def _fields(
     if expires_at not in (None, "none"):
         expiry = zulu(moment(str(expires_at), datetime.now(UTC)))
     return _limit(limit) | given(
+        timeZone=time_zone,
         stopOnQuotaReach=stop,
         expiryTime=expiry,
         billingPlan=billing_plan,

@@ -140,6 +140,7 @@ class AdvancedRatelimit(Policy):
 
     def _counted(self, scope: Scope) -> tuple[Counted, ...]:
         algorithm = self.algorithm or Algorithm(scope.system.ratelimit_algorithm)
+        time_zone = scope.system.ratelimit_time_zone
         everybody = (KeyPart(type="routename"),)
         made = []
         for number, one in enumerate(self.quotas):
@@ -151,7 +152,7 @@ class AdvancedRatelimit(Policy):
                 Counted(
                     name=name,
                     bucket=bucket(scope, self.name, name, key),
-                    limits=tuple(limit.limit_of() for limit in one.limits),
+                    limits=tuple(limit.limit_of(time_zone) for limit in one.limits),
                     algorithm=algorithm,
                     key=key,
                     cost=Cost(extraction, scope, slot) if extraction.enabled else None,

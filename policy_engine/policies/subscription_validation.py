@@ -35,10 +35,10 @@ class SubscriptionValidation(Policy):
     Subscriptions that are suspended or revoked, or whose plan is inactive or has expired, are
     refused with 403. Requests beyond the limit of the plan are refused with 429, unless the plan
     says that they are only counted. With a rate limiter (tier Standard) all routers count
-    together, in the minutes, hours, days and months of the calendar (UTC). Without one, each
-    router counts by itself: a limit fills evenly, a month has 30 days, and every change of the API
-    or its subscriptions begins the count anew. What the upstream says of limits in `RateLimit` and
-    `X-RateLimit-*` is taken off.
+    together, in the minutes, hours, days and months of the calendar, whose time zone the plan says,
+    or else the gateway. Without one, each router counts by itself: a limit fills evenly, a month
+    has 30 days, and every change of the API or its subscriptions begins the count anew. What the
+    upstream says of limits in `RateLimit` and `X-RateLimit-*` is taken off.
     """
 
     name: ClassVar[str] = "subscription-validation"

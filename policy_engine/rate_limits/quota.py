@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from bus.resources.document import PositiveDuration, duration_s, wrong
+from bus.resources.document import PositiveDuration, TimeZone, duration_s, wrong
 from policy_engine.limits import Algorithm, Calendar, Hits, Limit, Quota, Told, WhenAway
 from policy_engine.policy import Parameters, Scope
 from policy_engine.rate_limits.costs import Cost, CostExtraction
@@ -25,11 +25,6 @@ def _long_enough(duration: str) -> str:
 Window = Annotated[PositiveDuration, AfterValidator(_long_enough)]
 
 
-def _zone(name: str) -> str:
-    Limit(1, calendar=Calendar.DAY, time_zone=name)  # raises ValueError
-    return name
-
-
 class LimitParameters(Parameters):
     """So much in so much time."""
 
@@ -47,8 +42,9 @@ class LimitParameters(Parameters):
     """Instead of `duration`: the calendar's `hour`, `day`, `week` (from Monday) or `month`. Needs
     a shared backend and the algorithm `fixed-window`."""
 
-    time_zone: Annotated[str, Field(max_length=64), AfterValidator(_zone)] = "UTC"
-    """Whose calendar it is: the IANA name of a time zone, such as `Europe/Zurich`."""
+    time_zone: TimeZone | None = None
+    """Whose calendar it is: the IANA name of a time zone, such as `Europe/Zurich`; without it, as
+    whoever runs the gateway says (`ratelimit_time_zone`)."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -56,14 +52,14 @@ class LimitParameters(Parameters):
             raise wrong("exactly one of duration and calendar is required", "duration")
         return self
 
-    def limit_of(self) -> Limit:
-        """As the rate limiter counts it."""
+    def limit_of(self, time_zone: str) -> Limit:
+        """As the rate limiter counts it; `time_zone`: the gateway's."""
         return Limit(
             self.limit,
             0.0 if self.duration is None else duration_s(self.duration),
             self.burst or 0,
             self.calendar,
-            self.time_zone,
+            self.time_zone or time_zone,
         )
 
 

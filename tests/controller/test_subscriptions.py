@@ -8,12 +8,15 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given as examples
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from bus.events import Event, SubscriptionPublished, event_class
 from controller.errors import UsageUnavailable
 from controller.ports import Record
 from controller.quota import Served, period
+from policy_engine.limits import Calendar, calendar_end_us
 from tests.controller.samples import document
 
 PLANS, SUBSCRIPTIONS, APPLICATIONS = "/subscription-plans", "/subscriptions", "/applications"
@@ -405,6 +408,58 @@ def test_periods_are_those_of_the_calendar(unit, start: str, end: str) -> None:
 def test_a_period_may_end_with_the_year() -> None:
     found = period("Month", datetime(2029, 12, 31, 12, tzinfo=UTC))
     assert found.end == datetime(2030, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("unit", "zone", "now", "start", "hours"),
+    [
+        ("Day", "Europe/Zurich", "2027-03-28T12:00", "2027-03-27T23:00", 23),
+        ("Day", "Europe/Zurich", "2027-10-31T12:00", "2027-10-30T22:00", 25),
+        ("Month", "Europe/Zurich", "2027-03-28T12:00", "2027-02-28T23:00", 31 * 24 - 1),
+        ("Day", "Pacific/Kiritimati", "2027-01-01T11:00", "2027-01-01T10:00", 24),
+        ("Hour", "Asia/Kathmandu", "2027-01-01T11:00", "2027-01-01T10:15", 1),
+        ("Min", "Asia/Kathmandu", "2027-01-01T11:00", "2027-01-01T11:00", 1 / 60),
+    ],
+)
+def test_a_period_is_that_of_its_time_zone(
+    unit, zone: str, now: str, start: str, hours: float
+) -> None:
+    found = period(unit, datetime.fromisoformat(f"{now}:00+00:00"), zone)
+    assert found.start.isoformat() == f"{start}:00+00:00"
+    assert found.end - found.start == timedelta(hours=hours)
+
+
+@examples(
+    st.sampled_from([("Hour", Calendar.HOUR), ("Day", Calendar.DAY), ("Month", Calendar.MONTH)]),
+    st.sampled_from(["UTC", "Europe/Zurich", "Africa/Cairo", "America/Havana", "Asia/Kathmandu"]),
+    st.datetimes(datetime(2020, 1, 1), datetime(2035, 1, 1)),  # noqa: DTZ001 - in UTC, below
+)
+def test_usage_is_told_of_the_very_period_that_the_rate_limiter_counts(unit, zone, when) -> None:
+    now = when.replace(tzinfo=UTC)
+    found = period(unit[0], now, zone)
+    end_us = calendar_end_us(unit[1], zone, int(now.timestamp() * 1e6))
+    assert found.end.timestamp() * 1e6 == end_us
+    assert found.start <= now < found.end
+    start_us = int(found.start.timestamp() * 1e6)
+    assert calendar_end_us(unit[1], zone, start_us) == end_us
+    assert calendar_end_us(unit[1], zone, start_us - 1) == start_us
+
+
+async def test_usage_is_of_the_plans_calendar_or_else_the_gateways(client, app) -> None:
+    counted = Counted(Served(0, 0))
+    app.state.subscription_usage, app.state.time_zone = counted, "Asia/Kolkata"
+    day = {"throttleLimitCount": 5, "throttleLimitUnit": "Day"}
+    plan = await created(client, PLANS, planName="Day", **day)
+    one = await subscribed(client, subscriptionPlanId=plan["id"])
+    usage = (await client.get(f"{SUBSCRIPTIONS}/{one['id']}/usage")).json()
+    assert (usage["timeZone"], usage["resetsAt"][11:19]) == ("Asia/Kolkata", "18:30:00")
+    place = f"{PLANS}/{plan['id']}"
+    assert (await client.put(place, json={"timeZone": "Asia/Tokyo"})).status_code == 200
+    usage = (await client.get(f"{SUBSCRIPTIONS}/{one['id']}/usage")).json()
+    assert (usage["timeZone"], usage["resetsAt"][11:19]) == ("Asia/Tokyo", "15:00:00")
+    assert faults(await client.put(place, json={"timeZone": "Mars"})) == ["timeZone"]
+    assert (await client.put(place, json={"timeZone": None})).status_code == 200
+    assert "timeZone" not in (await client.get(place)).json()
 
 
 # -- applications ------------------------------------------------------------------------------

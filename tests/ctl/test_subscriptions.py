@@ -39,14 +39,24 @@ async def test_plans_are_made_shown_changed_and_deleted(gateway: Running) -> Non
     assert (none.code, none.out, none.err) == (0, "", "no plans found\n")
     made = await done(gateway, "plans", "create", "Gold", "--limit", "1000/min")
     assert made.startswith("plan/Gold created, id ")
-    await done(gateway, "plans", "create", "Free", "--limit", "10/Month", "--no-stop")
+    await done(
+        gateway,
+        "plans",
+        "create",
+        "Free",
+        "--limit",
+        "10/Month",
+        "--no-stop",
+        "--time-zone",
+        "Asia/Tokyo",
+    )
     await done(gateway, "plans", "create", "Trial", "--expires-at", "2040-01-31T12:00:00Z")
     table = (await done(gateway, "plans", "list")).splitlines()
-    assert table[0].split()[:4] == ["NAME", "LIMIT", "BEYOND", "STATUS"]
-    assert [line.split()[:4] for line in table[1:]] == [
-        ["Gold", "1000/min", "refused", "ACTIVE"],
-        ["Free", "10/month", "counted", "ACTIVE"],
-        ["Trial", "-", "-", "ACTIVE"],
+    assert table[0].split()[:5] == ["NAME", "LIMIT", "ZONE", "BEYOND", "STATUS"]
+    assert [line.split()[:5] for line in table[1:]] == [
+        ["Gold", "1000/min", "-", "refused", "ACTIVE"],
+        ["Free", "10/month", "Asia/Tokyo", "counted", "ACTIVE"],
+        ["Trial", "-", "-", "-", "ACTIVE"],
     ]
     updated = await done(gateway, "plans", "update", "Gold", "--limit", "none", "--name", "Gilt")
     assert updated.startswith("plan/Gilt updated")
@@ -65,6 +75,7 @@ async def test_plans_are_made_shown_changed_and_deleted(gateway: Running) -> Non
         (("plans", "create", "Gold", "--limit", "many"), 2, "--limit many: write a number"),
         (("plans", "create", "Gold", "--limit", "5/week"), 2, "--limit 5/week"),
         (("plans", "create", "Gold", "--limit", "0/min"), 1, "throttleLimitCount: must be"),
+        (("plans", "create", "Gold", "--time-zone", "Mars"), 1, "timeZone: 'Mars' is not the IANA"),
         (("plans", "create", "Gold", "--expires-at", "soon"), 2, "'soon' is neither"),
         (("plans", "update", "Nothing", "--limit", "5/min"), 4, "'Nothing' not found"),
         (("plans", "delete", "Nothing"), 4, "'Nothing' not found"),

@@ -3,7 +3,9 @@
 import asyncio
 import time
 from datetime import UTC, datetime, timedelta
+from datetime import time as clock
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -170,3 +172,64 @@ async def used(running: Gateway, name: str, wanted: int) -> None:
                 break
             await asyncio.sleep(0.1)
     assert (usage["used"], usage["limit"], usage["remaining"]) == (wanted, 100, 100 - wanted)
+
+
+DOCUMENTS = """\
+apiVersion: gateway.api-platform.wso2.com/v1
+kind: Subscription
+metadata: {{name: {name}-on-shop}}
+spec: {{apiId: shop, subscriptionPlan: {name}, subscriptionToken: token-of-{name}}}
+---
+apiVersion: gateway.api-platform.wso2.com/v1
+kind: SubscriptionPlan
+metadata: {{name: {name}}}
+spec: {{throttleLimitCount: 2, throttleLimitUnit: Day{zone}}}
+---
+"""
+
+
+def seconds_left(zone: str) -> float:
+    """Until the next midnight there."""
+    now = datetime.now(ZoneInfo(zone))
+    midnight = datetime.combine(now.date() + timedelta(days=1), clock(), tzinfo=ZoneInfo(zone))
+    return midnight.timestamp() - now.timestamp()
+
+
+async def test_days_of_plans_and_quotas_end_at_midnight_in_their_time_zone() -> None:
+    here, there = "Pacific/Kiritimati", "America/Los_Angeles"
+    async with (
+        http_backend() as backend,
+        gateway(environment={"SIGNALBOX_RATELIMIT_TIME_ZONE": here}) as running,
+        running.api() as api,
+        httpx.AsyncClient(base_url=running.url) as client,
+    ):
+        daily = {"limits": [{"limit": 2, "calendar": "day"}]}
+        params = {"quotas": [daily], "backend": "redis"}
+        quota = {"name": "advanced-ratelimit", "version": "v1", "params": params}
+        document = rest_api("quota", backend.url, policies=[quota])
+        assert (await api.post("/rest-apis", json=document)).status_code == 201
+        await api.get("/rest-apis/quota/status", params={"waitSeconds": 20}, timeout=40)
+        await shop(api, backend.url)
+        documents = DOCUMENTS.format(name="here", zone="")
+        documents += DOCUMENTS.format(name="there", zone=f", timeZone: {there}")
+        code, out, err = await running.cli("apply", "-f", "-", stdin=documents)
+        assert (code, err, out.splitlines()[-1]) == (0, "", "4 created"), out
+        code, out, err = await running.cli("apply", "-f", "-", stdin=documents)
+        assert (code, err, out.splitlines()[-1]) == (0, "", "4 unchanged"), out
+        for path, zone, headers in (
+            ("/quota/a", here, {}),
+            ("/shop/a", here, {"Subscription-Key": "token-of-here"}),
+            ("/shop/a", there, {"Subscription-Key": "token-of-there"}),
+        ):
+            await until(client, 429, path, headers=headers)
+            before_s = seconds_left(zone)
+            refused = await client.get(path, headers=headers)
+            assert refused.status_code == 429
+            told_s = int(refused.headers["retry-after"])
+            off_s = min(abs(told_s - before_s), abs(told_s - seconds_left(zone)))
+            assert off_s < 30, (zone, told_s, before_s)
+        for name, zone in (("here", here), ("there", there)):
+            usage = (await api.get(f"/subscriptions/{name}-on-shop/usage")).json()
+            left_s = (datetime.fromisoformat(usage["resetsAt"]) - datetime.now(UTC)).total_seconds()
+            assert abs(left_s - seconds_left(zone)) < 30
+            assert usage["timeZone"] == zone

@@ -6,7 +6,9 @@ idea of how to count with what is tested.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -178,5 +180,37 @@ def test_calendar_periods_begin_when_that_zone_says(store, calendar, zone, story
             if not standing.refused:
                 used[end] = used.get(end, 0) + hits
             assert standing.remaining == 3 - used.get(end, 0)
+
+    runner.run(follow())
+
+
+@pytest.mark.parametrize(("month", "hours"), [(3, 23), (10, 25)])
+def test_a_day_on_which_clocks_change_is_as_long_as_it_is(store, month: int, hours: int) -> None:
+    runner, timed = store
+    zone = ZoneInfo("Europe/Zurich")
+    year = datetime.now(UTC).year + 1
+    last = datetime(year, month, 31, tzinfo=zone)
+    sunday = last - timedelta(days=(last.weekday() + 1) % 7)
+    midnight_us = int(sunday.timestamp()) * 1_000_000
+    hour_us = 3_600_000_000
+
+    async def follow() -> None:
+        quota = Quota(
+            f"change {next(_counter)}",
+            (Limit(2, calendar=Calendar.DAY, time_zone="Europe/Zurich"),),
+        )
+
+        async def passed(at_us: int) -> bool:
+            timed.at(at_us)
+            (standing,) = await timed.one(takes(quota, "a"))
+            assert standing.reset_us > 0
+            return not standing.refused
+
+        assert await passed(midnight_us)
+        assert await passed(midnight_us + 5 * hour_us)
+        assert not await passed(midnight_us + hours * hour_us - 1)
+        assert await passed(midnight_us + hours * hour_us)
+        assert await passed(midnight_us + (hours + 24) * hour_us - 1)
+        assert not await passed(midnight_us + (hours + 24) * hour_us - 1)
 
     runner.run(follow())
