@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
-import structlog
 from pydantic import AfterValidator, Field
 
 from bus.resources.application import Application
@@ -14,16 +13,17 @@ from bus.resources.document import is_handle
 from bus.resources.subscription import Subscription
 from controller.apis import utc_now
 from controller.auth import Principal
-from controller.errors import Conflict, Forbidden, NotFound
+from controller.collection import Collection
+from controller.errors import Conflict, Forbidden
 from controller.merging import merged, read, without_nulls
 from controller.model import StoredKey
 from controller.ports import Record, UnitOfWork
 from controller.resources import ResourceFilter, StoredResource
 
-log = structlog.get_logger()
-
 FAILED = "Application validation failed"
 Row = StoredResource[Application]
+
+_APPLICATIONS = Collection(Application, "Application", "application")
 
 
 def _id(text: str) -> str:
@@ -57,65 +57,35 @@ class Applications:
             if before is not None and not before.retired:
                 raise Conflict(f"Application '{application.id}' already exists")
             _free(unit, application)
-            row = (
-                StoredResource(1, application, now, now)
-                if before is None
-                else StoredResource(before.revision + 1, application, now, now)
-            )
-            unit.put_resource(row)
-            unit.tell(row.event())
-            return row
+            revision = 1 if before is None else before.revision + 1
+            return _APPLICATIONS.write(unit, StoredResource(revision, application, now, now))
 
-        return _logged("created", await self.record.change(work), who)
+        return await _APPLICATIONS.create(self.record, who, work)
 
     async def replace(self, name: str, document: dict[str, Any], who: Principal) -> Row:
         """The application with what `document` names changed; null clears.
 
         The same shape again changes nothing. Raises Invalid, NotFound, Conflict.
         """
-        now = self.clock()
 
-        def work(unit: UnitOfWork) -> tuple[Row, bool]:
-            before = _held(unit, name)
-            application = _read(merged(before.resource, document, FAILED) | {"id": name})
-            if application == before.resource:
-                return before, False
-            _free(unit, application)
-            row = before.changed(application, now)
-            unit.put_resource(row)
-            unit.tell(row.event())
-            return row, True
+        def change(unit: UnitOfWork, before: Application) -> Application:
+            application = _read(merged(before, document, FAILED) | {"id": name})
+            if application != before:
+                _free(unit, application)
+            return application
 
-        row, changed = await self.record.change(work)
-        return _logged("updated", row, who) if changed else row
+        return await _APPLICATIONS.replace(self.record, name, who, self.clock(), change)
 
     async def delete(self, name: str, who: Principal) -> None:
         """The application is gone; keys of its name stay.
 
         Raises NotFound, Conflict while a subscription is for it.
         """
-        now = self.clock()
-
-        def work(unit: UnitOfWork) -> Row:
-            before = _held(unit, name)
-            users = unit.resources(Subscription, ResourceFilter(application=name))
-            if users:
-                raise Conflict(
-                    f"Application '{before.resource.name}' has {len(users)} subscription(s)"
-                )
-            gone = before.tombstone(now)
-            unit.put_resource(gone)
-            unit.tell(gone.event())
-            return gone
-
-        _logged("deleted", await self.record.change(work), who)
+        await _APPLICATIONS.delete(self.record, name, who, self.clock(), _refuse_used)
 
     async def get(self, name: str) -> Row:
         """The application. Raises NotFound."""
-        row = await self.record.resource(Application, name)
-        if row is None or row.retired:
-            raise _not_found(name)
-        return row
+        return await _APPLICATIONS.get(self.record, name)
 
     async def list(self) -> Sequence[Row]:
         """All applications, oldest first."""
@@ -147,13 +117,6 @@ def _read(document: dict[str, Any]) -> Application:
     return Application(**request.model_dump())
 
 
-def _held(unit: UnitOfWork, name: str) -> Row:
-    row = unit.hold_resource(Application, name)
-    if row is None or row.retired:
-        raise _not_found(name)
-    return row
-
-
 def _free(unit: UnitOfWork, application: Application) -> None:
     """Names and ids are one space: keys may say either. Raises Conflict."""
     for text in application.callers:
@@ -163,16 +126,7 @@ def _free(unit: UnitOfWork, application: Application) -> None:
             raise Conflict(f"An application called '{text}' already exists")
 
 
-def _not_found(name: str) -> NotFound:
-    return NotFound(f"Application '{name}' not found")
-
-
-def _logged(what: str, row: Row, who: Principal) -> Row:
-    log.info(
-        "application changed",
-        change=what,
-        application=row.resource.id,
-        revision=row.revision,
-        user=who.name,
-    )
-    return row
+def _refuse_used(unit: UnitOfWork, application: Application) -> None:
+    users = unit.resources(Subscription, ResourceFilter(application=application.id))
+    if users:
+        raise Conflict(f"Application '{application.name}' has {len(users)} subscription(s)")

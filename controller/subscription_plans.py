@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
-import structlog
 from pydantic import AfterValidator, Field
 
 from bus.resources.faults import FieldFault
@@ -14,15 +13,16 @@ from bus.resources.subscription import Subscription
 from bus.resources.subscription_plan import PlanTerms, SubscriptionPlan
 from controller.apis import utc_now
 from controller.auth import Principal
-from controller.errors import Conflict, Invalid, NotFound
+from controller.collection import Collection
+from controller.errors import Conflict, Invalid
 from controller.merging import merged, read, without_nulls
 from controller.ports import Record, UnitOfWork
 from controller.resources import ResourceFilter, StoredResource
 
-log = structlog.get_logger()
-
 FAILED = "Subscription plan validation failed"
 Plan = StoredResource[SubscriptionPlan]
+
+_PLANS = Collection(SubscriptionPlan, "Subscription plan", "plan")
 
 
 def _name(text: str) -> str:
@@ -53,59 +53,31 @@ class SubscriptionPlans:
 
         def work(unit: UnitOfWork) -> Plan:
             _free(unit, plan)
-            row = StoredResource(1, plan, now, now)
-            unit.put_resource(row)
-            unit.tell(row.event())
-            return row
+            return _PLANS.write(unit, StoredResource(1, plan, now, now))
 
-        return _logged("created", await self.record.change(work), who)
+        return await _PLANS.create(self.record, who, work)
 
     async def replace(self, name: str, document: dict[str, Any], who: Principal) -> Plan:
         """The plan with what `document` names changed; null clears.
 
         The same shape again changes nothing. Raises Invalid, NotFound, Conflict.
         """
-        now = self.clock()
 
-        def work(unit: UnitOfWork) -> tuple[Plan, bool]:
-            before = _held(unit, name)
-            plan = self._read(merged(before.resource, document, FAILED), name)
-            if plan == before.resource:
-                return before, False
-            _free(unit, plan)
-            row = before.changed(plan, now)
-            unit.put_resource(row)
-            unit.tell(row.event())
-            return row, True
+        def change(unit: UnitOfWork, before: SubscriptionPlan) -> SubscriptionPlan:
+            plan = self._read(merged(before, document, FAILED), name)
+            if plan != before:
+                _free(unit, plan)
+            return plan
 
-        row, changed = await self.record.change(work)
-        return _logged("updated", row, who) if changed else row
+        return await _PLANS.replace(self.record, name, who, self.clock(), change)
 
     async def delete(self, name: str, who: Principal) -> None:
         """The plan is gone. Raises NotFound, Conflict while a subscription has it."""
-        now = self.clock()
-
-        def work(unit: UnitOfWork) -> Plan:
-            before = _held(unit, name)
-            users = unit.resources(Subscription, ResourceFilter(plan=name))
-            if users:
-                raise Conflict(
-                    f"Subscription plan '{before.resource.plan_name}' is in use by "
-                    f"{len(users)} subscription(s)"
-                )
-            gone = before.tombstone(now)
-            unit.put_resource(gone)
-            unit.tell(gone.event())
-            return gone
-
-        _logged("deleted", await self.record.change(work), who)
+        await _PLANS.delete(self.record, name, who, self.clock(), _refuse_used)
 
     async def get(self, name: str) -> Plan:
         """The plan. Raises NotFound."""
-        row = await self.record.resource(SubscriptionPlan, name)
-        if row is None or row.retired:
-            raise _not_found(name)
-        return row
+        return await _PLANS.get(self.record, name)
 
     async def list(self) -> Sequence[Plan]:
         """All plans, oldest first."""
@@ -117,28 +89,14 @@ class SubscriptionPlans:
         return read(SubscriptionPlan, {**fields, "id": name}, FAILED)
 
 
-def _held(unit: UnitOfWork, name: str) -> Plan:
-    row = unit.hold_resource(SubscriptionPlan, name)
-    if row is None or row.retired:
-        raise _not_found(name)
-    return row
-
-
 def _free(unit: UnitOfWork, plan: SubscriptionPlan) -> None:
     if unit.resource_named(SubscriptionPlan, plan.plan_name) not in (None, plan.id):
         raise Conflict(f"Subscription plan '{plan.plan_name}' already exists")
 
 
-def _not_found(name: str) -> NotFound:
-    return NotFound(f"Subscription plan '{name}' not found")
-
-
-def _logged(what: str, row: Plan, who: Principal) -> Plan:
-    log.info(
-        "subscription plan changed",
-        change=what,
-        plan=row.resource.id,
-        revision=row.revision,
-        user=who.name,
-    )
-    return row
+def _refuse_used(unit: UnitOfWork, plan: SubscriptionPlan) -> None:
+    users = unit.resources(Subscription, ResourceFilter(plan=plan.id))
+    if users:
+        raise Conflict(
+            f"Subscription plan '{plan.plan_name}' is in use by {len(users)} subscription(s)"
+        )

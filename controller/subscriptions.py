@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
-import structlog
 from pydantic import AfterValidator, Field
 
 from bus.resources.document import Document, is_handle
@@ -17,17 +16,18 @@ from bus.resources.subscription import Reference, Subscription, SubscriptionStat
 from bus.resources.subscription_plan import SubscriptionPlan
 from controller.apis import utc_now
 from controller.auth import Principal
-from controller.errors import Conflict, Invalid, NotFound
+from controller.collection import Collection
+from controller.errors import Conflict, Invalid
 from controller.merging import merged, read, without_nulls
 from controller.ports import Record, UnitOfWork
 from controller.resources import ResourceFilter, StoredResource
-
-log = structlog.get_logger()
 
 FAILED = "Subscription validation failed"
 TOKEN_MAX = 4096  # no longer one is looked at by routers
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 Row = StoredResource[Subscription]
+
+_SUBSCRIPTIONS = Collection(Subscription, "Subscription", "subscription")
 
 
 def _token(text: str) -> str:
@@ -87,7 +87,7 @@ class Subscriptions:
             revision = 1 if before is None else before.revision + 1
             return _written(unit, StoredResource(revision, one, now, now))
 
-        return _logged("created", await self.record.change(work), who)
+        return await _SUBSCRIPTIONS.create(self.record, who, work)
 
     async def replace(self, name: str, document: dict[str, Any], who: Principal) -> Row:
         """The subscription with what `document` names changed; null clears.
@@ -99,7 +99,7 @@ class Subscriptions:
 
         def work(unit: UnitOfWork) -> tuple[Row, bool]:
             unit.hold(api_id)
-            before = _held(unit, name)
+            before = _SUBSCRIPTIONS.held(unit, name)
             given = merged(before.resource, document, FAILED)
             digest = given.pop("digest")
             wanted = read(SubscriptionUpdateRequest, given, FAILED)
@@ -114,26 +114,15 @@ class Subscriptions:
             return _written(unit, before.changed(one, now)), True
 
         row, changed = await self.record.change(work)
-        return _logged("updated", row, who) if changed else row
+        return _SUBSCRIPTIONS.logged("updated", row, who) if changed else row
 
     async def delete(self, name: str, who: Principal) -> None:
         """The subscription opens nothing any more. Raises NotFound."""
-        now = self.clock()
-
-        def work(unit: UnitOfWork) -> Row:
-            gone = _held(unit, name).tombstone(now)
-            unit.put_resource(gone)
-            unit.tell(gone.event())
-            return gone
-
-        _logged("deleted", await self.record.change(work), who)
+        await _SUBSCRIPTIONS.delete(self.record, name, who, self.clock())
 
     async def get(self, name: str) -> Row:
         """The subscription. Raises NotFound."""
-        row = await self.record.resource(Subscription, name)
-        if row is None or row.retired:
-            raise _not_found(name)
-        return row
+        return await _SUBSCRIPTIONS.get(self.record, name)
 
     async def plan_of(self, row: Row) -> SubscriptionPlan | None:
         """The plan of a subscription, if it has one."""
@@ -196,34 +185,9 @@ def _written(unit: UnitOfWork, row: Row) -> Row:
     one = row.resource
     if unit.resource_named(Subscription, one.api_id, one.digest) not in (None, one.id):
         raise Conflict("A subscription with this token already exists for this API")
-    unit.put_resource(row)
-    unit.tell(row.event())
-    return row
-
-
-def _held(unit: UnitOfWork, name: str) -> Row:
-    row = unit.hold_resource(Subscription, name)
-    if row is None or row.retired:
-        raise _not_found(name)
-    return row
+    return _SUBSCRIPTIONS.write(unit, row)
 
 
 def digest_of(token: str) -> str:
     """What is kept of a token."""
     return hashlib.sha256(token.encode()).hexdigest()
-
-
-def _not_found(name: str) -> NotFound:
-    return NotFound(f"Subscription '{name}' not found")
-
-
-def _logged(what: str, row: Row, who: Principal) -> Row:
-    log.info(
-        "subscription changed",
-        change=what,
-        subscription=row.resource.id,
-        api=row.resource.api_id,
-        revision=row.revision,
-        user=who.name,
-    )
-    return row
