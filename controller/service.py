@@ -2,17 +2,16 @@
 
 import asyncio
 import errno
-import math
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import structlog
-import uvicorn
 from fastapi import APIRouter
 from starlette.types import ASGIApp
 
+from asgi.server import Server
 from bus.errors import BusUnavailable
 from bus.events import RouterReportRequested
 from bus.subjects import Family, pattern
@@ -32,7 +31,6 @@ from controller.status import Deployments
 
 log = structlog.get_logger()
 
-_BACKLOG = 1024
 _RETRY_S = 0.5
 
 
@@ -102,7 +100,7 @@ async def run(
         async with asyncio.TaskGroup() as group:
             group.create_task(relay.run(), name="controller: outbox")
             group.create_task(follow_routers(bus, deployments), name="controller: routers")
-            servers = [_Server(app, settings.shutdown_grace_s) for app in applications]
+            servers = [Server(app, settings.shutdown_grace_s) for app in applications]
             for server, listener in zip(servers, sockets, strict=True):
                 group.create_task(server.run_until_cancelled(listener), name="controller: serve")
             for server in servers:
@@ -167,45 +165,3 @@ def _bound(address: str, port: int, setting: str) -> socket.socket:
             raise PortTaken(address, port, setting) from error
         raise AddressUnusable(address, port, setting, error.strerror or str(error)) from error
     return listener
-
-
-class _Server(uvicorn.Server):
-    """One port, inside a loop that somebody else owns: signals are not touched."""
-
-    def __init__(self, app: ASGIApp, grace_s: float) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                backlog=_BACKLOG,
-                timeout_graceful_shutdown=math.ceil(grace_s),
-            )
-        )
-        self.answers = asyncio.Event()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """The owner of the loop decides when to end."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
-        await super().startup(sockets)
-        self.answers.set()
-
-    async def run_until_cancelled(self, listener: socket.socket) -> None:
-        """Serve; when cancelled, finish what is in flight, then end."""
-        async with asyncio.TaskGroup() as group:
-            serving = group.create_task(self.serve(sockets=[listener]))
-            try:
-                await asyncio.shield(serving)
-            except asyncio.CancelledError:
-                self.should_exit = True
-                await serving
-                raise

@@ -1,7 +1,6 @@
 """The engine's loop: fold the state, and answer on two ports."""
 
 import asyncio
-import math
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
@@ -9,9 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 import structlog
-import uvicorn
-from starlette.types import ASGIApp
 
+from asgi.server import Server
 from bus.errors import BusError
 from bus.events import ApiPublished, ApiRetired, Event, RecordPublished, RouterReportRequested
 from bus.ports import Publisher, StateFollower
@@ -78,7 +76,7 @@ async def run(
             group.create_task(hops.keep_file(), name="engine: hops file")
             group.create_task(hops.follow_catalogue(model), name="engine: catalogue")
             group.create_task(_hear_routers(bus, hops), name="engine: hear routers")
-            servers = [_Server(app, settings.engine_shutdown_grace_s) for app in applications]
+            servers = [Server(app, settings.engine_shutdown_grace_s) for app in applications]
             for server, listener in zip(servers, listeners, strict=True):
                 group.create_task(server.run_until_cancelled(listener), name="engine: serve")
             for server in servers:
@@ -187,44 +185,3 @@ def _bound(address: str, port: int, setting: str) -> socket.socket:
         reason = error.strerror or str(error)
         raise AddressUnusable(address, port, setting, reason) from error
     return listener
-
-
-class _Server(uvicorn.Server):
-    """One port, inside a loop that somebody else owns: signals are not touched."""
-
-    def __init__(self, app: ASGIApp, grace_s: float) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,  # who calls is the connection's address
-                timeout_graceful_shutdown=math.ceil(grace_s),
-            )
-        )
-        self.answers = asyncio.Event()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """The owner of the loop decides when to end."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
-        await super().startup(sockets)
-        self.answers.set()
-
-    async def run_until_cancelled(self, listener: socket.socket) -> None:
-        """Serve; when cancelled, finish what is in flight, then end."""
-        async with asyncio.TaskGroup() as group:
-            serving = group.create_task(self.serve(sockets=[listener]))
-            try:
-                await asyncio.shield(serving)
-            except asyncio.CancelledError:
-                self.should_exit = True
-                await serving
-                raise

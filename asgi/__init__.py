@@ -1,0 +1,1 @@
+"""ASGI applications on ports, inside a loop that somebody else owns."""
