@@ -7,6 +7,7 @@ socket of the access log, which the supervisor holds open.
 import asyncio
 import gc
 import json
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
@@ -82,6 +83,9 @@ def run(settings: Settings, names: Collection[str]) -> int:
     One component that fails ends all: whoever watches over the process starts it again, and
     state comes back from the record and the bus.
     """
+    # Only `exec` follows a fork here. gRPC would start its threads in the child before that, where
+    # they crash now and then (grpcio 1.85), and with them Envoy's trial or that of a policy.
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     log_output.configure(settings.gateway)
     try:
         with (

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,9 @@ class EnvoyTrial:
                     await process.wait()
         if process.returncode == 0:
             return None
+        if process.returncode is not None and process.returncode < 0:
+            name = signal.Signals(-process.returncode).name
+            raise TrialFailed(f"Envoy was ended by {name} before it gave a verdict")
         return _reason(printed.decode(errors="replace"))
 
 

