@@ -24,26 +24,13 @@ from xds.wire.h2.errors import ConnectionFailed, StreamFailed
 from xds.wire.h2.frames import ErrorCode, Setting
 from xds.wire.h2.limits import Counters, Limits
 from xds.wire.h2.outbound import Outbound
-from xds.wire.h2.stream import Stream, StreamHandler
+from xds.wire.h2.stream import OVER, Stream, StreamHandler
 
 log = structlog.get_logger()
 
 _ANY: Final = -1
 DRAIN_PING: Final = b"draining"
 _STREAM_ID_MASK: Final = frames.STREAM_ID_MAX  # the first bit is reserved, section 4.1
-
-
-class _NoHandler:
-    """Stands in where no handler could be made."""
-
-    def message(self, data: bytes) -> None:
-        """Nothing to do."""
-
-    def half_closed(self) -> None:
-        """Nothing to do."""
-
-    def lost(self) -> None:
-        """Nothing to do."""
 
 
 class Inbound(ABC):
@@ -101,6 +88,8 @@ class Inbound(ABC):
         """The stream is closed on both sides."""
         if stream.over:
             return
+        if stream.finished:
+            stream.handler = OVER  # it has ended the call itself, nothing more is told
         stream.over = stream.finished = True
         self._streams.pop(stream.id, None)
         self.counters.streams_open -= 1
@@ -289,7 +278,7 @@ class Inbound(ABC):
         try:
             stream.handler = self._factory(stream)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer
-            stream.handler = _NoHandler()
+            stream.handler = OVER
             stream.failed(error)
             return
         if ended:

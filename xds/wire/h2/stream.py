@@ -49,6 +49,27 @@ class StreamHandler(Protocol):
         ...
 
 
+class _Over:
+    """Hears what nobody wants to know any more."""
+
+    def message(self, data: bytes) -> None:
+        """Nothing to do."""
+
+    def half_closed(self) -> None:
+        """Nothing to do."""
+
+    def lost(self) -> None:
+        """Nothing to do."""
+
+
+OVER: Final[StreamHandler] = _Over()
+"""The handler of a stream that is over or never had one.
+
+A stream and its handler know each other: were they not parted, each call would be a cycle that
+only a garbage collection frees, and every call would be made in memory that is cold.
+"""
+
+
 class Stream:
     """One call, as its handler sees it; attributes belong to the connection.
 
@@ -185,10 +206,11 @@ class Stream:
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer
             self.failed(error)
 
-    def tell_lost(self) -> None:
-        """The handler learns that the call is over without it."""
+    def tell_lost(self, handler: StreamHandler | None = None) -> None:
+        """The handler, this one or else its own, learns that the call is over without it."""
+        handler, self.handler = handler or self.handler, OVER
         try:
-            self.handler.lost()
+            handler.lost()
         except Exception:
             self._connection.counters.handler_errors += 1
             log.exception("rpc handler failed when its call was lost", stream=self.id)
@@ -256,5 +278,6 @@ class Stream:
             return
         self.finished = True
         self.trailers = fields.trailers(int(status), message) + more_fields
+        handler = self.handler
         self._connection.outbound.end(self)
-        self.tell_lost()
+        self.tell_lost(handler)
