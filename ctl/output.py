@@ -7,7 +7,7 @@ plain columns, never cut.
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -106,6 +106,22 @@ def as_yaml(content: object) -> str:
 def document(content: object, form: DocumentFormat) -> None:
     """Print one document."""
     say((as_json(content) if form is DocumentFormat.JSON else as_yaml(content)).rstrip("\n"))
+
+
+def result(
+    content: object, form: Format, *, names: Iterable[object], table: Callable[[], None]
+) -> None:
+    """Print `content` for programs, `names` alone, or the `table`."""
+    match form:
+        case Format.JSON:
+            say(as_json(content))
+        case Format.YAML:
+            say(as_yaml(content).rstrip("\n"))
+        case Format.NAME:
+            for name in names:
+                say(str(name))
+        case Format.TABLE:
+            table()
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> None:

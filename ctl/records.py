@@ -54,22 +54,18 @@ class Records:
 
     def show(self, found: Sequence[Json], form: Format, *, single: bool = False) -> None:
         """Print records."""
-        document = found[0] if single else list(found)
-        match form:
-            case Format.JSON:
-                output.say(output.as_json(document))
-            case Format.YAML:
-                output.say(output.as_yaml(document).rstrip("\n"))
-            case Format.NAME:
-                for record in found:
-                    output.say(str(record["id"]))
-            case Format.TABLE if not found:
+
+        def table() -> None:
+            if not found:
                 output.note(f"no {self.singular}s found")
-            case _:
-                output.table(
-                    [title for title, _ in self.columns],
-                    ([cell(record) for _, cell in self.columns] for record in found),
-                )
+                return
+            output.table(
+                [title for title, _ in self.columns],
+                ([cell(record) for _, cell in self.columns] for record in found),
+            )
+
+        content = found[0] if single else list(found)
+        output.result(content, form, names=(one["id"] for one in found), table=table)
 
     def told(self, record: Json, done: str, form: Format) -> None:
         """Print what a command made."""

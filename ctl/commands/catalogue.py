@@ -60,12 +60,9 @@ def version(output_format: output.Output = Format.TABLE) -> None:
             found[server] = installed(package)
         except PackageNotFoundError:
             found[server] = "not installed"
-    match output_format:
-        case Format.JSON:
-            output.say(output.as_json(found))
-        case Format.YAML:
-            output.say(output.as_yaml(found).rstrip("\n"))
-        case Format.NAME:
-            output.say(found["signalbox"])
-        case Format.TABLE:
-            output.table(("COMPONENT", "VERSION"), found.items())
+    output.result(
+        found,
+        output_format,
+        names=[found["signalbox"]],
+        table=lambda: output.table(("COMPONENT", "VERSION"), found.items()),
+    )

@@ -1,6 +1,5 @@
 """`signalbox keys`: who may call an API."""
 
-import sys
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -115,21 +114,17 @@ async def list_(
     """
     answer = await _ask(connection, "GET", api, "")
     found: list[Json] = answer["apiKeys"]
-    match output_format:
-        case Format.JSON:
-            output.say(output.as_json(found))
-        case Format.YAML:
-            output.say(output.as_yaml(found).rstrip("\n"))
-        case Format.NAME:
-            for key in found:
-                output.say(str(key["name"]))
-        case Format.TABLE if not found:
+
+    def table() -> None:
+        if not found:
             output.note(f"api/{api} has no keys")
-        case _:
-            output.table(
-                ("NAME", "DISPLAY NAME", "KEY", "STATUS", "EXPIRES", "SOURCE", "CREATED BY", "AGE"),
-                ([column(key) for column in _COLUMNS] for key in found),
-            )
+            return
+        output.table(
+            ("NAME", "DISPLAY NAME", "KEY", "STATUS", "EXPIRES", "SOURCE", "CREATED BY", "AGE"),
+            ([column(key) for column in _COLUMNS] for key in found),
+        )
+
+    output.result(found, output_format, names=(one["name"] for one in found), table=table)
 
 
 async def update(
@@ -250,15 +245,9 @@ def _expiry(expires_in: str | None, expires_at: str | None) -> Json:
 
 
 def _key(file: str | None) -> str | None:
-    if file is None:
-        return None
-    try:
-        if file == "-":
-            return sys.stdin.read().strip()
-        with open(file, encoding="utf-8") as lines:  # noqa: PTH123 - a name such as /dev/fd/3
-            return lines.read().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Misused(f"{file} cannot be read: {error}") from error
+    from ctl.records import secret_of  # noqa: PLC0415
+
+    return secret_of(file)
 
 
 def _show_new(api: str, answer: Json, form: KeyFormat, *, given: bool) -> None:

@@ -125,60 +125,52 @@ async def usage(
 def _show(report: Json, form: Format) -> None:
     rows: list[Json] = report["rows"]
     names = [name for name in (rows[0] if rows else ()) if name not in report["total"]]
-    match form:
-        case Format.JSON:
-            output.say(output.as_json(report))
-        case Format.YAML:
-            output.say(output.as_yaml(report).rstrip("\n"))
-        case Format.NAME:
-            for row in rows:
-                output.say(" ".join(_name(row, name) for name in names))
-        case Format.TABLE if not rows:
+
+    def table() -> None:
+        if not rows:
             output.note("nothing was served in this time")
-        case Format.TABLE:
-            numbers = [one for one in _NUMBERS if one != _WOULD or report["total"][_WOULD[1]]]
-            total = [{**dict.fromkeys(names), **report["total"]}] if len(rows) > 1 else []
-            output.table(
-                (*(name.upper() for name in names), *(title for title, _ in numbers)),
+            return
+        numbers = [one for one in _NUMBERS if one != _WOULD or report["total"][_WOULD[1]]]
+        total = [{**dict.fromkeys(names), **report["total"]}] if len(rows) > 1 else []
+        output.table(
+            (*(name.upper() for name in names), *(title for title, _ in numbers)),
+            (
                 (
-                    (
-                        *(_name(row, name) for name in names),
-                        *(_number(name, row[name]) for _, name in numbers),
-                    )
-                    for row in (*rows, *total)
-                ),
-                right=range(len(names), len(names) + len(numbers)),
-            )
+                    *(_name(row, name) for name in names),
+                    *(_number(name, row[name]) for _, name in numbers),
+                )
+                for row in (*rows, *total)
+            ),
+            right=range(len(names), len(names) + len(numbers)),
+        )
+
+    keys = (" ".join(_name(row, name) for name in names) for row in rows)
+    output.result(report, form, names=keys, table=table)
     if report["lostEntries"]:
         output.note(f"{report['lostEntries']} requests of this time were served but not counted")
 
 
 def _show_quota(usage: Json, form: Format) -> None:
-    match form:
-        case Format.JSON:
-            output.say(output.as_json(usage))
-        case Format.YAML:
-            output.say(output.as_yaml(usage).rstrip("\n"))
-        case Format.NAME:
-            output.say(str(usage["subscriptionId"]))
-        case Format.TABLE:
-            limit = usage["limit"]
-            output.table(
-                ("API", "PLAN", "LIMIT", "USED", "LEFT", "REFUSED", "SINCE", "RESETS AT"),
-                [
-                    (
-                        usage["apiId"],
-                        usage["planName"] or "-",
-                        "-" if limit is None else f"{limit}/{usage['unit'].lower()}",
-                        str(usage["used"]),
-                        "-" if limit is None else str(usage["remaining"]),
-                        str(usage["refused"]),
-                        usage["from"],
-                        usage["resetsAt"],
-                    )
-                ],
-                right=range(2, 6),
-            )
+    def table() -> None:
+        limit = usage["limit"]
+        output.table(
+            ("API", "PLAN", "LIMIT", "USED", "LEFT", "REFUSED", "SINCE", "RESETS AT"),
+            [
+                (
+                    usage["apiId"],
+                    usage["planName"] or "-",
+                    "-" if limit is None else f"{limit}/{usage['unit'].lower()}",
+                    str(usage["used"]),
+                    "-" if limit is None else str(usage["remaining"]),
+                    str(usage["refused"]),
+                    usage["from"],
+                    usage["resetsAt"],
+                )
+            ],
+            right=range(2, 6),
+        )
+
+    output.result(usage, form, names=[usage["subscriptionId"]], table=table)
 
 
 def _name(row: Json, name: str) -> str:
