@@ -18,7 +18,15 @@ class PolicyFailed(Event, kind="policy.failed", family=Family.USAGE):
     phase: str
     """`request_headers`, ..., or `load` when it could not be made, `any` when that is not known."""
     failure: Literal[
-        "raised", "too-slow", "nonsense", "memory", "condition", "not-loaded", "benched", "died"
+        "raised",
+        "too-slow",
+        "nonsense",
+        "memory",
+        "condition",
+        "not-loaded",
+        "unknown-upstream",
+        "benched",
+        "died",
     ]
     """`died`: its worker ended while it ran; `benched`: it rests, because that has happened."""
     outcome: Literal["closed", "open", "shadow", "runs", "skipped"]

@@ -70,8 +70,8 @@ class Step:
 
     @property
     def empty(self) -> bool:
-        """Whether it says nothing but that the path may have moved."""
-        quiet = replace(self.routing, moves_path=False) == Routing()
+        """Whether it says nothing but what becomes of single requests: path, upstream."""
+        quiet = replace(self.routing, moves_path=False, choosable=False) == Routing()
         return quiet and not self.route_fields and self.connections == Connections()
 
 
@@ -109,6 +109,11 @@ class Chain:
                 taken = taken.then(one)
         moves = any(one.routing.moves_path for one in self.steps)
         return replace(taken, routing=replace(taken.routing, moves_path=moves))
+
+    @property
+    def choosable(self) -> bool:
+        """Whether one of its policies may choose the upstream, request by request."""
+        return any(one.routing.choosable for one in self.steps)
 
     @property
     def routing(self) -> Routing:
@@ -212,7 +217,8 @@ def hop_of(attached: Iterable[Attached], scope: Scope) -> Hop:
     policies: list[HopPolicy] = []
     phases: set[Phase] = set()
     namespaces: list[str] = []
-    for one in attached:
+    known = tuple(attached)
+    for one in known:
         policy = one.policy
         if not isinstance(policy, PythonPolicy):
             raise PolicyNotCompiled(policy.name, "does not run in Python")
@@ -233,6 +239,7 @@ def hop_of(attached: Iterable[Attached], scope: Scope) -> Hop:
                 source=type(policy).source,
             )
         )
+    chooses = any(one.policy.routing().choosable for one in known)
     place = Place(
         level=scope.level,
         api_id=scope.api_id,
@@ -241,6 +248,7 @@ def hop_of(attached: Iterable[Attached], scope: Scope) -> Hop:
         context=scope.context,
         operation_method=scope.operation_method,
         operation_path=scope.operation_path,
+        upstreams=scope.upstreams if chooses else (),
     )
     return Hop(place, tuple(policies), frozenset(phases), tuple(dict.fromkeys(namespaces)))
 

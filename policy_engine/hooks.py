@@ -40,6 +40,9 @@ PHASES: tuple[Phase, ...] = (
 EXCHANGE_NAMESPACE = "signalbox"
 """Dynamic metadata that Python policies write: read by later ones, conditions and the log."""
 
+CHOICE_NAMESPACE = "signalbox.choice"
+"""Dynamic metadata: under `upstream` the upstream definition that a policy has chosen."""
+
 SHADOW_NAMESPACE = "signalbox.shadow"
 """Dynamic metadata of policies in shadow mode: policy name -> why it would have refused."""
 
@@ -192,6 +195,8 @@ class Place:
     context: str  # resolved; `/` for the root
     operation_method: str | None = None  # None at the API's level
     operation_path: str | None = None  # below the context, such as `/items/{id}`
+    upstreams: tuple[str, ...] = ()
+    """The API's upstream definitions, where a policy may choose one, see `Exchange.send_to`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +206,14 @@ class Fetched:
     status: int
     headers: Mapping[str, str]  # lower-case names
     body: bytes
+
+
+class UnknownUpstream(Exception):
+    """The API has no such upstream definition, or none may be chosen any more.
+
+    A hook that lets it go answers 502, whatever the failure mode: the request was not meant for
+    the upstream that it would go to.
+    """
 
 
 class FetchFailed(Exception):
@@ -259,6 +272,21 @@ class Exchange:
     request_id: str = ""
     system: SystemParameters = _NO_SYSTEM
     """What whoever runs the gateway tells policies: that of the engine's catalogue."""
+    upstream: str | None = None  # the upstream definition that was chosen; None: the route's own
+
+    def send_to(self, upstream: str) -> None:
+        """Send the request to upstream definition `upstream` of the API; the last word counts.
+
+        For `on_request_headers` and `on_request_body` of a policy whose `routing()` is `choosable`.
+        Raises UnknownUpstream.
+        """
+        known = self.place.upstreams
+        if self.response is not None:
+            raise UnknownUpstream(f"{upstream!r}: the request has been sent already")
+        if upstream not in known:
+            has = f"it has {', '.join(known)}" if known else "it has none to choose from"
+            raise UnknownUpstream(f"the API has no upstream definition {upstream!r}; {has}")
+        self.upstream = upstream
 
 
 Verdict = Answer | None

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from policy_engine.hooks import (
+    CHOICE_NAMESPACE,
     EXCHANGE_NAMESPACE,
     SHADOW_NAMESPACE,
     Phase,
@@ -62,8 +63,11 @@ class Hop:
 
     def document(self) -> Document:
         """All of it, JSON-shaped; `Hop.of` reads it."""
+        place = asdict(self.place)
+        if not self.place.upstreams:
+            del place["upstreams"]
         return {
-            "place": asdict(self.place),
+            "place": place,
             "policies": [asdict(one) for one in self.policies],
             "phases": sorted(self.phases),
             "namespaces": list(self.namespaces),
@@ -73,7 +77,7 @@ class Hop:
     def of(cls, document: Document) -> "Hop":
         """The inverse of `document`."""
         return cls(
-            place=Place(**document["place"]),
+            place=Place(**{key: _frozen(one) for key, one in document["place"].items()}),
             policies=tuple(HopPolicy(**one) for one in document["policies"]),
             phases=frozenset(document["phases"]),
             namespaces=tuple(document["namespaces"]),
@@ -119,9 +123,15 @@ def ext_proc(hop: Hop) -> Document:
             "receiving_namespaces": {"untyped": [EXCHANGE_NAMESPACE, SHADOW_NAMESPACE]}
         },
     }
+    if hop.place.upstreams:
+        fields["metadata_options"]["receiving_namespaces"]["untyped"].append(CHOICE_NAMESPACE)
     if hop.namespaces:
         fields["metadata_options"]["forwarding_namespaces"] = {"untyped": list(hop.namespaces)}
     return typed(_EXT_PROC, fields)
+
+
+def _frozen(value: object) -> Any:  # noqa: ANN401 - of any field
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _sent(needed: bool) -> str:

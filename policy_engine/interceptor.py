@@ -70,9 +70,12 @@ class Reply(BaseModel):
             raise ValueError("pathToRewrite must start with /")
         if not all("!" <= one <= "~" for one in self.path_to_rewrite):
             raise ValueError("pathToRewrite must be printable ASCII without spaces")
-        if self.dynamic_endpoint is not None and self.dynamic_endpoint.endpoint_name:
-            raise ValueError("dynamicEndpoint is not supported: use the policy dynamic-endpoint")
         return self
+
+    @property
+    def upstream(self) -> str:
+        """The upstream definition that the request is for; empty: as the API says."""
+        return "" if self.dynamic_endpoint is None else self.dynamic_endpoint.endpoint_name
 
     def can_be_followed(self, sent: bytes | None) -> None:
         """Raises InterceptorFailed if it is about a body that was not `sent`."""

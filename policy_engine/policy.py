@@ -83,6 +83,7 @@ class Scope:
     """The path below the context, such as `/items/{id}` or `/items/*`; None at the API's level."""
     system: SystemParameters = field(default_factory=SystemParameters)
     """What whoever runs the gateway tells policies."""
+    upstreams: tuple[str, ...] = ()  # names of the API's upstream definitions
     below: frozenset[str] = frozenset()
     """Names of the policies attached to the operations below, when this is the API's level."""
     attached: tuple[str, ...] = ()  # names of the policies of this attachment, in order
@@ -187,6 +188,8 @@ class Routing:
     """Where copies go; those of all policies add up."""
     moves_path: bool = False
     """Whether a filter may have changed the path below the context when the route is taken."""
+    choosable: bool = False
+    """Whether a hook may choose another upstream definition, see `hooks.Exchange.send_to`."""
 
     def then(self, later: "Routing") -> "Routing":
         """Both, `later` with the last word."""
@@ -196,6 +199,7 @@ class Routing:
             sticky=later.sticky if later.shares else self.sticky,
             mirrors=self.mirrors + later.mirrors,
             moves_path=self.moves_path or later.moves_path,
+            choosable=later.choosable or (self.choosable and not later.shares),
         )
 
 

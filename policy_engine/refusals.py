@@ -19,6 +19,12 @@ UNAVAILABLE = (
 )
 """Error and message of a request whose Python policy could not be run, and that must not pass."""
 
+UNKNOWN_UPSTREAM = (
+    "Bad Gateway",
+    "The request was meant for an upstream that the API does not have",
+)
+"""Error and message of a request for which a Python policy has chosen an upstream in vain."""
+
 _CEL = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
 _JSON = "application/json"
 _WORDED = ("direct_response", "lua_response")

@@ -36,7 +36,7 @@ from policy_engine.engine.running import (
     Running,
 )
 from policy_engine.engine.runtime import Runtime
-from policy_engine.hooks import EXCHANGE_NAMESPACE, SHADOW_NAMESPACE, Answer
+from policy_engine.hooks import CHOICE_NAMESPACE, EXCHANGE_NAMESPACE, SHADOW_NAMESPACE, Answer
 from xds.wire.h2 import RpcRefused, Status, Stream
 
 Work = Generator[tuple[Awaitable[Any], float], Any, None]
@@ -60,6 +60,7 @@ class Call:
         "_runtime",
         "_stream",
         "_task",
+        "_upstream",
     )
 
     def __init__(self, runtime: Runtime, stream: Stream) -> None:
@@ -75,6 +76,7 @@ class Call:
         self._chunked = False  # the body of this direction comes in chunks
         self._dropping = False  # a policy has answered amid a streamed answer
         self._published: dict[str, Any] = {}  # what Envoy knows
+        self._upstream: str | None = None  # the choice that Envoy knows
 
     # -- xds.wire.h2.StreamHandler ----------------------------------------------------------------
 
@@ -338,10 +340,16 @@ class Call:
         edits = headers.take_edits()
         published = self._unpublished()
         if edits or body is not None or override is not None or published:
-            self._say(
-                changed(kind, edits=edits, body=body, override=override, published=published),
-                last=last,
+            rerouted = published is not None and CHOICE_NAMESPACE in published
+            reply = changed(
+                kind,
+                edits=edits,
+                body=body,
+                override=override,
+                published=published,
+                rerouted=rerouted,
             )
+            self._say(reply, last=last)
         else:
             self._say(GO_ON[kind], last=last)
 
@@ -408,6 +416,10 @@ class Call:
         if published and published != self._published:
             self._published = dict(published)
             told[EXCHANGE_NAMESPACE] = published
+        upstream = running.exchange.upstream
+        if upstream != self._upstream:
+            self._upstream = upstream
+            told[CHOICE_NAMESPACE] = {"upstream": upstream}
         if running.shadow:
             told[SHADOW_NAMESPACE] = running.shadow
             running.shadow = {}

@@ -42,6 +42,7 @@ class LiveExchange(Exchange):
         self.published = {}
         self.notes = {}
         self.system = system
+        self.upstream = None
         self._forwarded: Any = None
         self._metadata: Mapping[str, Mapping[str, Any]] | None = None
 
@@ -87,5 +88,6 @@ class LiveExchange(Exchange):
             made.response = LiveResponse(ReceivedHeaders.of(self.response.headers.items()))
         made.published = dict(self.published)
         made.notes = self.notes
+        made.upstream = self.upstream
         made._forwarded, made._metadata = self._forwarded, self._metadata
         return made

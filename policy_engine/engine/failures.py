@@ -10,7 +10,7 @@ import structlog
 
 from policy_engine.conditions import ConditionFailed
 from policy_engine.engine.errors import Benched, HopNotLoaded, Nonsense, TooSlow
-from policy_engine.hooks import Place
+from policy_engine.hooks import Place, UnknownUpstream
 
 log = structlog.get_logger()
 
@@ -26,7 +26,7 @@ class Failure:
     api_id: str
     policy: str
     phase: str
-    kind: str  # raised, too-slow, nonsense, memory, condition, benched, not-loaded, died
+    kind: str  # raised, too-slow, ...: those of `bus.policy`
     mode: str  # what became of requests: open, closed, shadow; of conditions: runs, skipped
     reason: str  # one line, of the latest
     traceback: str = ""
@@ -89,6 +89,7 @@ _KINDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (Benched, "benched"),
     (ConditionFailed, "condition"),
     (HopNotLoaded, "not-loaded"),
+    (UnknownUpstream, "unknown-upstream"),
 )
 
 

@@ -37,6 +37,7 @@ def hops_by_operation(
             api_version=spec.version,
             context=spec.resolved_context,
             system=catalogue.system,
+            upstreams=tuple(one.name for one in spec.upstream_definitions),
             below=below if level == "api" else frozenset(),
             operation_method=None if operation is None else operation.matcher.method,
             operation_path=None if operation is None else _pattern(operation),

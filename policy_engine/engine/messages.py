@@ -196,15 +196,20 @@ def changed(
     body: bytes | None = None,
     override: tuple[str, int] | None = None,
     published: Mapping[str, Mapping[str, Any]] | None = None,
+    rerouted: bool = False,
 ) -> bytes:
     """The answer to a message of `kind` that changes something.
 
     `body` takes the place of the body; with headers of a message without one it is added.
-    `override`: a field of ProcessingMode and its value, for what is still to come.
+    `override`: a field of ProcessingMode and its value, for what is still to come. `rerouted`:
+    Envoy looks for the route again.
     """
     response = ProcessingResponse()
     part = getattr(response, kind)
     part.SetInParent()
+    if rerouted:
+        part.response.clear_route_cache = True
+        part.response.header_mutation.SetInParent()  # without it Envoy does not look again
     if edits or body is not None:
         common = part.response
         if edits:

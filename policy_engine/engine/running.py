@@ -15,7 +15,7 @@ from policy_engine.engine.exchange import LiveExchange
 from policy_engine.engine.messages import Kind, SavedHeaders
 from policy_engine.engine.program import Part, Program, Turn
 from policy_engine.engine.runtime import Runtime
-from policy_engine.hooks import Answer
+from policy_engine.hooks import Answer, UnknownUpstream
 
 ENGINE: Final = "engine"
 """Who answers when it is no policy, in the response code details."""
@@ -35,6 +35,8 @@ TOO_LONG_REQUEST: Final = _refusal(413, "Content Too Large", "The request body i
 TOO_LONG_ANSWER: Final = _refusal(
     502, "Bad Gateway", "The answer of the upstream is too long for a policy of the API"
 )
+
+UNKNOWN_UPSTREAM: Final = _refusal(502, *refusals.UNKNOWN_UPSTREAM)
 
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, section 5.6.2
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -182,24 +184,33 @@ class Running:
             exchange.request.headers.saved(),
             None if response is None else response.headers.saved(),
             dict(exchange.published),
+            exchange.upstream,
         )
 
     def _failed(self, turn: Turn, error: BaseException, saved: "_Saved | None") -> Given | None:
         """What becomes of the request: it goes on without the policy's edits, or not at all."""
         step = turn.step
-        mode = "shadow" if step.shadow else "open" if step.opens else "closed"
+        if isinstance(error, UnknownUpstream):
+            saved = None  # it is not meant for where it would go
+        mode = "shadow" if step.shadow else "closed" if saved is None else "open"
         self._count(turn, error, mode)
         if step.shadow:
             return None
         if saved is None:
+            unknown = isinstance(error, UnknownUpstream)
             return Given(
-                UNAVAILABLE, step.name, step.position, failed=True, in_body=turn.part != "headers"
+                UNKNOWN_UPSTREAM if unknown else UNAVAILABLE,
+                step.name,
+                step.position,
+                failed=True,
+                in_body=turn.part != "headers",
             )
         exchange = self.exchange
         exchange.request.headers.restore(saved[0])
         if exchange.response is not None and saved[1] is not None:
             exchange.response.headers.restore(saved[1])
         exchange.published = saved[2]
+        exchange.upstream = saved[3]
         return None
 
     def _count(self, turn: Turn, error: BaseException, mode: str) -> None:
@@ -215,7 +226,7 @@ class Running:
         self.shadow[turn.step.name] = answer.reason or f"status {answer.status}"
 
 
-_Saved = tuple[SavedHeaders, SavedHeaders | None, dict[str, Any]]
+_Saved = tuple[SavedHeaders, SavedHeaders | None, dict[str, Any], str | None]
 
 
 def _before(turns: Iterable[Turn], position: int) -> list[Turn]:

@@ -92,15 +92,21 @@ class InterceptorService(PythonPolicy):
     `invocationContext` (`requestId`, `scheme`, `vhost`, `method`, `path`, `basePath`,
     `pathTemplate`, `apiName`, `apiVersion`); its reply may hold `directRespond` with
     `responseCode`, `headersToAdd` (which replaces, too), `headersToReplace`, `headersToRemove`,
-    `pathToRewrite` (below the API's context; its query replaces the old one), `body` (base64) and
-    `interceptorContext`, which the call for the answer gets again. `POST
+    `pathToRewrite` (below the API's context; its query replaces the old one), `body` (base64),
+    `dynamicEndpoint` and `interceptorContext`, which the call for the answer gets again. `POST
     {endpoint}/handle-response` gets `responseCode`, `responseHeaders` and `responseBody` besides,
     and may set `responseCode`, headers and body. A service that is away, too slow, or replies with
     anything else than 200 and such JSON has failed.
+
+    `dynamicEndpoint: {"endpointName": "beta"}` sends the request to the API's upstream definition
+    `beta`, with its base path, as `dynamic-endpoint` would; a `dynamic-endpoint` or `traffic-split`
+    that runs later has the last word, and `mirror` copies no such requests. A name that the API
+    does not have is answered 502, whatever `passthroughOnError` says, and told as a failure of the
+    policy (`policy.failed`).
     """
 
     name: ClassVar[str] = "interceptor-service"
-    version: ClassVar[Version] = Version(1, 0, 1)
+    version: ClassVar[Version] = Version(1, 1, 0)
     why_python: ClassVar[str] = "the service's JSON is written and its reply is followed in Python"
     example: ClassVar[Document] = {
         "endpoint": "https://interceptor.example.com/api/v1",
@@ -143,8 +149,8 @@ class InterceptorService(PythonPolicy):
         return frozenset(phases)
 
     def routing(self) -> Routing:
-        """The service may move the path."""
-        return Routing(moves_path=self.request is not None)
+        """The service may move the path, and choose the upstream."""
+        return Routing(moves_path=self.request is not None, choosable=self.request is not None)
 
     def patience_s(self, system: SystemParameters) -> float:
         """One call for each hook."""
@@ -205,6 +211,8 @@ class InterceptorService(PythonPolicy):
         reply.edit(exchange.request.headers)
         if reply.path_to_rewrite:
             exchange.request.path = _moved(exchange, reply.path_to_rewrite)
+        if reply.upstream:
+            exchange.send_to(reply.upstream)
         return reply.body
 
     async def _response(
@@ -229,6 +237,8 @@ class InterceptorService(PythonPolicy):
         try:
             reply = await self._call("handle-response", asked, exchange)
             reply.can_be_followed(body)
+            if reply.upstream:
+                raise InterceptorFailed("dynamicEndpoint comes too late")  # noqa: TRY301
         except InterceptorFailed as error:
             return self._failed(exchange, error, goes_on=phase.passthrough_on_error)
         reply.edit(response.headers)

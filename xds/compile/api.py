@@ -17,7 +17,7 @@ from policy_engine.subscriptions import Subscriber
 from policy_engine.system import SystemParameters
 from xds.compile.clusters import Upstreams, service_cluster
 from xds.compile.hosts import served_on
-from xds.compile.site import Site, SiteWriter
+from xds.compile.site import Site, SiteWriter, looked_for_again
 from xds.compile.slots import Layout
 from xds.errors import NotCompiled
 from xds.settings import XdsSettings
@@ -101,6 +101,7 @@ def _compile(
             key_issuer=settings.key_issuer_required or None,
             subscriptions=subscribers,
             system=catalogue.system,
+            upstreams=tuple(one.name for one in spec.upstream_definitions),
             below=below if level == "api" else frozenset(),
             operation_method=None if operation is None else operation.matcher.method,
             operation_path=None if operation is None else _pattern(operation),
@@ -115,8 +116,8 @@ def _compile(
         for service in chain.services
     }
     # where a route may be looked for again, the first slot tells which one it was
-    several_ways = any(chain.ways for chain in (api_chain, *operation_chains))
-    layout = Layout(api_chain.filters, start=1 if several_ways else 0)
+    again = any(looked_for_again(spec, chain) for chain in (api_chain, *operation_chains))
+    layout = Layout(api_chain.filters, start=1 if again else 0)
     sites: list[Site] = []
     for hosts, upstream in served_on(spec, settings):
         upstreams = Upstreams(spec, upstream, settings.upstream_connect_timeout_s)

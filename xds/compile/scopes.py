@@ -243,9 +243,11 @@ def _virtual_host(made: _VirtualHost, tree_threshold: int) -> Document:
     document: Document = {"name": made.name, "domains": list(made.domains)}
     if not shared and made.members[0].api.chain:
         document["typed_per_filter_config"] = dict(made.members[0].api.chain)
+    tree: Document | None = None
     if len(routes) > tree_threshold and not shared:
-        context = made.members[0].api.context
-        document["matcher"] = _tree(context, routes)
+        tree = _tree(made.members[0].api.context, routes)
+    if tree is not None:
+        document["matcher"] = tree
     else:
         document["routes"] = [document for _, document in routes]
     return document
@@ -272,8 +274,8 @@ def _route(
     return document
 
 
-def _tree(context: str, routes: Sequence[tuple[ApiRoute, Document]]) -> Document:
-    """A prefix tree over the first segments in which the routes differ.
+def _tree(context: str, routes: Sequence[tuple[ApiRoute, Document]]) -> Document | None:
+    """A prefix tree over the first segments in which the routes differ; None if they do not.
 
     Routes that have no literal segment there (parameters, `*`) stand in every branch, in order.
     """
@@ -282,6 +284,8 @@ def _tree(context: str, routes: Sequence[tuple[ApiRoute, Document]]) -> Document
     for route, _ in routes:
         if len(route.tree_segments) > depth:
             branches.setdefault(route.tree_segments[depth], [])
+    if not branches:
+        return None
     stem = context + "".join(f"/{part}" for part in routes[0][0].tree_segments[:depth])
     rest: list[Document] = []
     for route, document in routes:

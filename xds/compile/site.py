@@ -1,15 +1,26 @@
 """The routes of an API on the hosts of one of its upstreams."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Literal
 
 from bus.resources.document import duration_s
-from bus.resources.rest_api import Operation, Resilience, RestApi
+from bus.resources.rest_api import Operation, Resilience, RestApi, RestApiSpec
 from bus.route_key import RouteKey
 from policy_engine.chain import WAYS_MAX, Chain, Step
-from policy_engine.policy import HttpFilter, Preflight, literal, typed
+from policy_engine.hooks import CHOICE_NAMESPACE
+from policy_engine.policy import (
+    DirectAnswer,
+    HttpFilter,
+    Preflight,
+    Routing,
+    Share,
+    literal,
+    typed,
+)
+from policy_engine.refusals import UNKNOWN_UPSTREAM
 from xds.compile.actions import answer_action, destination, mirror_policies
 from xds.compile.clusters import Target, Upstreams
 from xds.compile.durations import duration
@@ -22,6 +33,15 @@ Document = dict[str, Any]
 
 _MARK = "signalbox.route"
 """Filter state that names the operation, for routes that are looked for again."""
+
+_AGAIN_MAX = 256
+"""How many routes an operation may have that are looked for again."""
+
+_NOWHERE = DirectAnswer(
+    502,
+    json.dumps(dict(zip(("error", "message"), UNKNOWN_UPSTREAM, strict=True))),
+    (("content-type", "application/json"),),
+)
 
 _ROUTED = frozenset(
     f"type.googleapis.com/envoy.extensions.filters.http.{name}"
@@ -123,9 +143,10 @@ class SiteWriter:
         else:
             action = answer_action(answer)
         per_filter = Layout(filters, self.layout.end).config
-        ways = (*self.api_chain.ways, *chain.ways) if answer is None else ()
+        ways = (*self.api_chain.ways, *chain.ways)
         mark = f"{self.api.id} {position}"
-        if ways:
+        again = any(looked_for_again(self.api.spec, one) for one in (self.api_chain, chain))
+        if answer is None and again:
             per_filter = (
                 Layout((HttpFilter("operation.route", _marking(mark)),)).config | per_filter
             )
@@ -152,7 +173,8 @@ class SiteWriter:
         per_filter: Document,
         key: RouteKey,
     ) -> Iterator[ApiRoute]:
-        """The routes that requests take for which conditions of policies have held.
+        """The routes of requests for which conditions of policies have held, or which a hook has
+        sent elsewhere.
 
         They are found by the operation that was matched first, whatever has become of the path.
         """
@@ -162,12 +184,17 @@ class SiteWriter:
                 f"operation go; {key.method} {key.path} has {len(ways)}"
             )
         parts = operation.matcher.path.segments
-        subsets = [taken for size in range(len(ways), 0, -1) for taken in combinations(ways, size)]
-        for number, taken in enumerate(subsets):
-            step = self.api_chain.taken(taken).then(chain.taken(taken))
-            targets = self._targets(step)
-            (path, *_) = path_routes(self.context, parts, targets[0].base_path, moves=True)
-            action = self._forward(operation.resilience, step, targets)
+        subsets = [taken for size in range(len(ways), -1, -1) for taken in combinations(ways, size)]
+        found = [
+            (taken, chosen, step) for taken in subsets for chosen, step in self._steps(chain, taken)
+        ]
+        if len(found) > _AGAIN_MAX:
+            raise ValueError(
+                f"upstream definitions and executionConditions make {len(found)} routes of "
+                f"{key.method} {key.path}, where policies may choose the upstream; at most "
+                f"{_AGAIN_MAX} are possible"
+            )
+        for number, (taken, chosen, step) in enumerate(found):
             document: Document = {
                 "match": {
                     "prefix": "/",
@@ -176,14 +203,44 @@ class SiteWriter:
                         {"key": _MARK, "string_match": {"exact": mark}},
                         *({"key": way, "string_match": {"exact": "1"}} for way in taken),
                     ],
+                    **chosen,
                 },
-                "route": action["route"] | path.rewrite,
+                **self._elsewhere(operation, parts, step),
                 "typed_per_filter_config": per_filter,
                 **self._buffers(chain),
                 **self._silence(chain),
             }
             made = self._route(((), -1, 0, position, number), parts, document, key)
             yield replace(made, again=True)
+
+    def _steps(
+        self, chain: Chain, ways: tuple[str, ...]
+    ) -> Iterator[tuple[Document, Step | None]]:
+        """Where requests go for which the conditions of `ways` have held.
+
+        Each with fields of RouteMatch for what a hook has chosen; None: to no upstream. Those that
+        go their usual way have a route already.
+        """
+        step = self.api_chain.taken(ways).then(chain.taken(ways))
+        if step.routing.choosable:
+            for one in self.api.spec.upstream_definitions:
+                there = Routing(host=step.routing.host, shares=(Share(one.name),))
+                yield _chosen({"string_match": {"exact": one.name}}), replace(step, routing=there)
+            if self.api.spec.upstream_definitions:
+                yield _chosen({"present_match": True}), None
+        if ways:
+            yield {}, step
+
+    def _elsewhere(
+        self, operation: Operation, parts: tuple[str, ...], step: Step | None
+    ) -> Document:
+        """The action of a route that is looked for again."""
+        if step is None:
+            return answer_action(_NOWHERE)
+        targets = self._targets(step)
+        (path, *_) = path_routes(self.context, parts, targets[0].base_path, moves=True)
+        action = self._forward(operation.resilience, step, targets)
+        return {"route": action["route"] | path.rewrite}
 
     def _silence(self, chain: Chain) -> Document:
         """Headers that only the gateway may say: the upstream's are taken off."""
@@ -336,6 +393,16 @@ def _header_matcher(name: str, value: str, kind: Literal["Exact", "RegularExpres
     if kind == "Exact":
         return {"name": name, "string_match": {"exact": value}}
     return {"name": name, "string_match": {"safe_regex": {"regex": value}}}
+
+
+def looked_for_again(spec: RestApiSpec, chain: Chain) -> bool:
+    """Whether policies of `chain` may send a request elsewhere than where its path leads."""
+    return bool(chain.ways) or (chain.choosable and bool(spec.upstream_definitions))
+
+
+def _chosen(value: Document) -> Document:
+    matcher = {"filter": CHOICE_NAMESPACE, "path": [{"key": "upstream"}], "value": value}
+    return {"dynamic_metadata": [matcher]}
 
 
 def _marking(mark: str) -> Document:

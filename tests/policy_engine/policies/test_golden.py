@@ -101,7 +101,7 @@ def readable(chain: Chain) -> dict[str, Any]:
     for name, part in asdict(chain).items():
         whole |= steps if name == "steps" else {name: part}
     for one in _parts_of(whole):
-        for name, usual in (("when", None), ("lets_pass", False)):
+        for name, usual in (("when", None), ("lets_pass", False), ("choosable", False)):
             if one.get(name, ...) == usual:
                 del one[name]
     if chain.routing == Routing():
