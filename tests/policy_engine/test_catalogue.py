@@ -30,7 +30,7 @@ EXPECTED = {
     "dynamic-endpoint": "1.0.1",
     "fault-injection": "1.0.0",
     "host-rewrite": "1.0.1",
-    "interceptor-service": "1.0.1",
+    "interceptor-service": "1.1.0",
     "ip-filter": "1.0.0",
     "json-schema-guardrail": "1.0.0",
     "json-xml-mediator": "1.0.4",
