@@ -1,77 +1,44 @@
 """`/applications`: who calls, with which keys and subscriptions."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from controller.applications import Applications
-from controller.auth import Principal, require
-from controller.rest.answers import answer, key_view, resource_view
-from controller.rest.openapi import deleted, errors, extra, listing, shown
-from controller.rest.requests import body
+from controller.resources import AnyResource
+from controller.rest.answers import Json, answer, key_view, resource_view
+from controller.rest.collection import Who, Wording, add_routes
+from controller.rest.openapi import errors, extra, listing, shown
 
-Who = Annotated[Principal, Depends(require("admin"))]
-
-_APPLICATION = "Application"
+_WORDING = Wording(
+    schema="Application",
+    create_schema="ApplicationRequest",
+    replace_schema="ApplicationUpdateRequest",
+    create_summary="Create an application",
+    show_summary="Show an application",
+    replace_summary="Change an application; what is not named stays, null clears",
+    delete_summary="Delete an application that has no subscription; its keys stay",
+    shown="The application",
+    create_description=(
+        "Its keys are those whose display name is its name or id; only admins and its owner may "
+        "create them."
+    ),
+    kept=(409,),
+)
 
 
 def router(base: str) -> APIRouter:
     """The routes of this module below `base`."""
     routes = APIRouter(prefix=f"{base}/applications", tags=["Subscriptions"])
 
-    @routes.post(
-        "",
-        status_code=201,
-        summary="Create an application",
-        description=(
-            "Its keys are those whose display name is its name or id; only admins and its owner "
-            "may create them."
-        ),
-        responses={201: shown(_APPLICATION, "Created"), **errors(400, 409)},
-        openapi_extra=extra(body="ApplicationRequest"),
-    )
-    async def create(request: Request, who: Who) -> Response:
-        row = await _applications(request).create(await body(request), who)
-        return answer(resource_view(row), 201)
+    add_routes(routes, _WORDING, _applications, _view)
 
     @routes.get(
         "",
         summary="List applications",
-        responses={200: listing("applications", _APPLICATION), **errors()},
+        responses={200: listing("applications", _WORDING.schema), **errors()},
     )
     async def list_all(request: Request, _who: Who) -> Response:
         found = [resource_view(row) for row in await _applications(request).list()]
         return answer({"status": "success", "count": len(found), "applications": found})
-
-    @routes.get(
-        "/{id}",
-        summary="Show an application",
-        responses={200: shown(_APPLICATION, "The application"), **errors(404)},
-        openapi_extra=extra(path="id"),
-    )
-    async def show(request: Request, _who: Who) -> Response:
-        return answer(resource_view(await _applications(request).get(request.path_params["id"])))
-
-    @routes.put(
-        "/{id}",
-        summary="Change an application; what is not named stays, null clears",
-        responses={200: shown(_APPLICATION, "Changed"), **errors(400, 404, 409)},
-        openapi_extra=extra(path="id", body="ApplicationUpdateRequest"),
-    )
-    async def replace(request: Request, who: Who) -> Response:
-        name, document = request.path_params["id"], await body(request)
-        return answer(resource_view(await _applications(request).replace(name, document, who)))
-
-    @routes.delete(
-        "/{id}",
-        status_code=204,
-        summary="Delete an application that has no subscription; its keys stay",
-        responses={204: deleted(), **errors(404, 409)},
-        openapi_extra=extra(path="id"),
-    )
-    async def delete(request: Request, who: Who) -> Response:
-        await _applications(request).delete(request.path_params["id"], who)
-        return Response(status_code=204)
 
     @routes.get(
         "/{id}/api-keys",
@@ -91,3 +58,7 @@ def router(base: str) -> APIRouter:
 def _applications(request: Request) -> Applications:
     applications: Applications = request.app.state.applications
     return applications
+
+
+def _view(_request: Request, row: AnyResource) -> Json:
+    return resource_view(row)

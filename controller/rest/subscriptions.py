@@ -1,22 +1,28 @@
 """`/subscriptions`: who may use which API by which plan, and how much of it they have used."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from bus.resources.subscription import SubscriptionStatus
-from controller.auth import Principal, require
 from controller.errors import UsageUnavailable
 from controller.quota import SubscriptionUsage, period
-from controller.resources import ResourceFilter
-from controller.rest.answers import answer, moment, refusal, resource_view
-from controller.rest.openapi import deleted, errors, extra, listing, shown
-from controller.rest.requests import body
+from controller.resources import AnyResource, ResourceFilter
+from controller.rest.answers import Json, answer, moment, refusal, resource_view
+from controller.rest.collection import Who, Wording, add_routes
+from controller.rest.openapi import errors, extra, listing, shown
 from controller.subscriptions import Row, Subscriptions
 
-Who = Annotated[Principal, Depends(require("admin"))]
-
-_SUBSCRIPTION = "Subscription"
+_WORDING = Wording(
+    schema="Subscription",
+    create_schema="SubscriptionCreateRequest",
+    replace_schema="SubscriptionUpdateRequest",
+    create_summary="Subscribe to an API; the token is kept as a digest only",
+    show_summary="Show a subscription",
+    replace_summary="Change, suspend, resume or revoke a subscription; what is not named stays",
+    delete_summary="Delete a subscription",
+    shown="Without its token",
+)
 _RETRY_S = "5"
 
 
@@ -24,21 +30,12 @@ def router(base: str) -> APIRouter:
     """The routes of this module below `base`."""
     routes = APIRouter(prefix=f"{base}/subscriptions", tags=["Subscriptions"])
 
-    @routes.post(
-        "",
-        status_code=201,
-        summary="Subscribe to an API; the token is kept as a digest only",
-        responses={201: shown(_SUBSCRIPTION, "Created"), **errors(400, 409)},
-        openapi_extra=extra(body="SubscriptionCreateRequest"),
-    )
-    async def create(request: Request, who: Who) -> Response:
-        row = await _subscriptions(request).create(await body(request), who)
-        return answer(_view(request, row), 201)
+    add_routes(routes, _WORDING, _subscriptions, _view)
 
     @routes.get(
         "",
         summary="List subscriptions",
-        responses={200: listing("subscriptions", _SUBSCRIPTION), **errors(400)},
+        responses={200: listing("subscriptions", _WORDING.schema), **errors(400)},
     )
     async def list_all(
         request: Request,
@@ -61,37 +58,6 @@ def router(base: str) -> APIRouter:
         return answer({"status": "success", "count": len(found), "subscriptions": found})
 
     @routes.get(
-        "/{id}",
-        summary="Show a subscription",
-        responses={200: shown(_SUBSCRIPTION, "Without its token"), **errors(404)},
-        openapi_extra=extra(path="id"),
-    )
-    async def show(request: Request, _who: Who) -> Response:
-        row = await _subscriptions(request).get(request.path_params["id"])
-        return answer(_view(request, row))
-
-    @routes.put(
-        "/{id}",
-        summary="Change, suspend, resume or revoke a subscription; what is not named stays",
-        responses={200: shown(_SUBSCRIPTION, "Changed"), **errors(400, 404, 409)},
-        openapi_extra=extra(path="id", body="SubscriptionUpdateRequest"),
-    )
-    async def replace(request: Request, who: Who) -> Response:
-        name, document = request.path_params["id"], await body(request)
-        return answer(_view(request, await _subscriptions(request).replace(name, document, who)))
-
-    @routes.delete(
-        "/{id}",
-        status_code=204,
-        summary="Delete a subscription",
-        responses={204: deleted(), **errors(404)},
-        openapi_extra=extra(path="id"),
-    )
-    async def delete(request: Request, who: Who) -> Response:
-        await _subscriptions(request).delete(request.path_params["id"], who)
-        return Response(status_code=204)
-
-    @routes.get(
         "/{id}/usage",
         summary="What a subscription has used of its plan",
         description=(
@@ -111,7 +77,7 @@ def router(base: str) -> APIRouter:
     return routes
 
 
-async def _usage(request: Request, row: Row) -> dict[str, Any]:
+async def _usage(request: Request, row: Row) -> Json:
     counted: SubscriptionUsage | None = request.app.state.subscription_usage
     if counted is None:
         raise UsageUnavailable("this process does not read what was served")
@@ -122,7 +88,7 @@ async def _usage(request: Request, row: Row) -> dict[str, Any]:
     time_zone = (plan.time_zone if plan else None) or request.app.state.time_zone
     span = period((plan.throttle_limit_unit if plan else None) or "Month", now, time_zone)
     served = await counted.of_subscription(one.id, span.start, span.end)
-    found: dict[str, Any] = {
+    found: Json = {
         "status": "success",
         "subscriptionId": one.id,
         "apiId": one.api_id,
@@ -146,5 +112,5 @@ def _subscriptions(request: Request) -> Subscriptions:
     return subscriptions
 
 
-def _view(request: Request, row: Row) -> dict[str, Any]:
+def _view(request: Request, row: AnyResource) -> Json:
     return resource_view(row, request.app.state.gateway_id)
