@@ -11,13 +11,11 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from ratelimiter.service import serving, store_of
-from ratelimiter.settings import RatelimiterSettings
+from tests.bench.limiter import limiter_process
 from tests.bench.load import (
     OTHERS_CORE,
     ROUTER_CORE,
@@ -49,33 +47,15 @@ end
 """
 
 
-async def limiter(valkey: str, path: str) -> None:
-    """The process that is measured."""
-    settings = RatelimiterSettings(
-        redis_addresses=(valkey,),
+def limiter_of(valkey: ValkeyServer, socket: Path) -> AbstractAsyncContextManager[int]:
+    """A process that hands out shares, by its id."""
+    return limiter_process(
+        socket,
+        redis_addresses=[f"unix:{valkey.socket}"],
         ratelimiter_port=0,
-        ratelimiter_quota_socket=Path(path),
+        ratelimiter_quota_socket=socket,
         ratelimiter_limiters=1,
     )
-    async with serving(settings, None, store_of(settings)):
-        await asyncio.Event().wait()
-
-
-@asynccontextmanager
-async def limiter_process(valkey: ValkeyServer, path: Path) -> AsyncIterator[int]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "tests.bench.quota", "limiter", f"unix:{valkey.socket}", str(path)),
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        async with asyncio.timeout(30):
-            while not path.is_socket():
-                await asyncio.sleep(0.01)
-        yield process.pid
-    finally:
-        process.kill()
-        await process.wait()
 
 
 async def load(port: int, first: float, then: float, seconds: float) -> None:
@@ -126,7 +106,7 @@ async def throughput(rounds: int) -> None:
         async with AsyncExitStack() as stack:
             behind = await stack.enter_async_context(upstream())
             valkey = await stack.enter_async_context(valkey_server())
-            pid = await stack.enter_async_context(limiter_process(valkey, socket))
+            pid = await stack.enter_async_context(limiter_of(valkey, socket))
             pin(pid, OTHERS_CORE)
             url, router = await stack.enter_async_context(plain_router(behind, concurrency=1))
             port = int(behind.rpartition(":")[2])
@@ -174,7 +154,7 @@ async def accuracy(name: str, rates: tuple[float, float], then: tuple[float, flo
         async with AsyncExitStack() as stack:
             behind = await stack.enter_async_context(upstream())
             valkey = await stack.enter_async_context(valkey_server())
-            await stack.enter_async_context(limiter_process(valkey, socket))
+            await stack.enter_async_context(limiter_of(valkey, socket))
             limited = orders(int(behind.rpartition(":")[2]), {"limit": LIMIT, "duration": "1s"})
             ports = []
             for _ in rates:
@@ -213,8 +193,6 @@ async def main(rounds: int) -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["limiter", valkey, path]:
-            asyncio.run(limiter(valkey, path))
         case ["load", port, *numbers]:
             asyncio.run(load(int(port), *map(float, numbers)))
         case [rounds]:

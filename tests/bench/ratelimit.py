@@ -20,6 +20,7 @@ import uvloop
 from policy_engine.limits import Algorithm, Limit, Quota
 from ratelimiter.service import serving, store_of
 from ratelimiter.settings import RatelimiterSettings
+from tests.bench.limiter import limiter_process
 from tests.bench.load import (
     OTHERS_CORE,
     ROUTER_CORE,
@@ -50,34 +51,18 @@ end
 """
 
 
-async def limiter(valkey: str, path: str) -> None:
-    """The process that is measured."""
-    settings = RatelimiterSettings(
-        redis_addresses=(valkey,),
-        ratelimiter_socket=Path(path),
+@asynccontextmanager
+async def limiter_of(valkey: ValkeyServer, socket: Path) -> AsyncIterator[int]:
+    """The process that is measured, by its id."""
+    async with limiter_process(
+        socket,
+        redis_addresses=[f"unix:{valkey.socket}"],
+        ratelimiter_socket=socket,
         ratelimiter_decision_timeout_s=2,
         ratelimiter_limiters=1,
-    )
-    async with serving(settings, None, store_of(settings)):
-        await asyncio.Event().wait()
-
-
-@asynccontextmanager
-async def limiter_process(valkey: ValkeyServer, path: Path) -> AsyncIterator[int]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "tests.bench.ratelimit", "limiter", f"unix:{valkey.socket}", str(path)),
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        async with asyncio.timeout(30):
-            while not path.is_socket():
-                await asyncio.sleep(0.01)
-        pin(process.pid, OTHERS_CORE)
-        yield process.pid
-    finally:
-        process.kill()
-        await process.wait()
+    ) as pid:
+        pin(pid, OTHERS_CORE)
+        yield pid
 
 
 def resident_mb(pid: int) -> float:
@@ -100,7 +85,7 @@ async def through_envoy(rounds: int) -> None:
         async with upstream() as behind, valkey_server() as valkey:
             pin(valkey.pid, OTHERS_CORE)
             async with (
-                limiter_process(valkey, socket) as pid,
+                limiter_of(valkey, socket) as pid,
                 plain_router(behind, concurrency=1) as (plain_url, plain_pid),
             ):
                 port = int(behind.rpartition(":")[2])
@@ -207,7 +192,4 @@ async def main(rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["limiter"]:
-        uvloop.run(limiter(sys.argv[2], sys.argv[3]))
-    else:
-        uvloop.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS))
+    uvloop.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS))

