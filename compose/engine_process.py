@@ -58,6 +58,7 @@ def run_worker(
         hops_file=folder.hops_file,
         marks_file=folder.run / f"engine-{number}.mark",
         max_body_bytes=settings.xds.engine_max_body_bytes,
+        max_answer_bytes=settings.xds.engine_max_answer_bytes,
         memory_bytes=engine.engine_worker_memory_mb << 20,
         stuck_s=engine.engine_stuck_s,
         grace_s=engine.engine_shutdown_grace_s,

@@ -139,9 +139,10 @@ def _bootstrap(api: RestApi, catalogue: Catalogue, socket: Path) -> Json:
 
 @asynccontextmanager
 async def _engine(folder: Path, catalogue: Catalogue, max_bytes: int) -> AsyncIterator[Runtime]:
-    limits = Limits(message_max_bytes=max_bytes + (1 << 20), drain_timeout_s=0.5)
     async with opened() as outside:
         runtime = Runtime(catalogue, outside, max_body_bytes=max_bytes)
+        longest = max(max_bytes, runtime.max_answer_bytes)
+        limits = Limits(message_max_bytes=longest + (1 << 20), drain_timeout_s=0.5)
         async with serve_stream(
             lambda stream: Call(runtime, stream), path=_socket(folder), limits=limits
         ):

@@ -42,6 +42,10 @@ from policy_engine.policy import (
 WAYS_MAX = 4
 """How many conditions may decide where one request goes: each doubles the routes."""
 
+_BODIES: dict[Phase, Phase] = {
+    "request_body": "request_chunk",
+    "response_body": "response_chunk",
+}
 _WAY = ".way"  # how the names of filters end that decide where requests go
 _NOT_FOUND = DirectAnswer(
     404,
@@ -216,6 +220,7 @@ def hop_of(attached: Iterable[Attached], scope: Scope) -> Hop:
     """Python neighbours as the engine runs them."""
     policies: list[HopPolicy] = []
     phases: set[Phase] = set()
+    never: set[Phase] = set()  # chunks, because one of the policies needs the whole
     namespaces: list[str] = []
     known = tuple(attached)
     for one in known:
@@ -223,7 +228,13 @@ def hop_of(attached: Iterable[Attached], scope: Scope) -> Hop:
         if not isinstance(policy, PythonPolicy):
             raise PolicyNotCompiled(policy.name, "does not run in Python")
         policy.check(scope)
-        phases |= policy.phases() | _phases_of_condition(one)
+        own, asked = policy.phases(), _phases_of_condition(one)
+        phases |= own | asked
+        never |= {
+            chunk
+            for body, chunk in _BODIES.items()
+            if body in asked or (body in own and chunk not in own)
+        }
         namespaces += policy.namespaces
         policies.append(
             HopPolicy(
@@ -250,7 +261,7 @@ def hop_of(attached: Iterable[Attached], scope: Scope) -> Hop:
         operation_path=scope.operation_path,
         upstreams=scope.upstreams if chooses else (),
     )
-    return Hop(place, tuple(policies), frozenset(phases), tuple(dict.fromkeys(namespaces)))
+    return Hop(place, tuple(policies), frozenset(phases - never), tuple(dict.fromkeys(namespaces)))
 
 
 def _phases_of_condition(one: Attached) -> frozenset[Phase]:

@@ -169,7 +169,9 @@ class ResponseSection(Section):
     """What is done with answers."""
 
     enabled: bool = False
-    """Whether answers are looked at."""
+    """Whether answers are looked at. Streams of events, and answers that say that they are longer
+    than the gateway keeps (`engine_max_answer_bytes`), have begun when they are refused: their
+    status stays, and the intervention takes the place of the rest."""
 
     json_path: JsonPathText = "$.choices[0].message.content"
     """Where the text is: every string, number and truth value there, joined by lines. Empty or `$`:

@@ -4,10 +4,9 @@ A hop is known by the digest of all that it is, so that routers and engines that
 at different moments still mean the same: Envoy names the hop, the engine keeps it by that name.
 """
 
-from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -25,6 +24,9 @@ ENGINE_CLUSTER = "policy-engine"
 
 HOP_ATTRIBUTE = "hop:"
 """Envoy sends CEL attributes with the first message; the hop's name is one, a literal."""
+
+BodySendMode = Literal["NONE", "STREAMED", "BUFFERED", "BUFFERED_PARTIAL"]
+"""In the order of Envoy's numbers."""
 
 _EXT_PROC = "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor"
 _ROUND_TRIP_S = 10.0
@@ -88,10 +90,18 @@ class Hop:
         """Whether requests pass while no engine answers: policies in shadow mode stop none."""
         return all(one.mode == "shadow" or one.failure_mode == "open" for one in self.policies)
 
-    @property
-    def buffers(self) -> bool:
-        """Whether one of its policies needs a body as a whole."""
-        return not self.phases.isdisjoint(("request_body", "response_body"))
+    def body_mode(self, direction: Literal["request", "response"]) -> BodySendMode:
+        """How Envoy begins to send bodies; the engine says how it goes on, once it has the headers.
+
+        What is too long Envoy itself refuses in BUFFERED. In BUFFERED_PARTIAL the engine says what
+        becomes of it; but a part looks as a body does that trailers follow, and such a body is sent
+        on twice (Envoy 1.40): it is only for what may come in chunks, and for what may pass.
+        """
+        if f"{direction}_body" not in self.phases:
+            return "STREAMED" if f"{direction}_chunk" in self.phases else "NONE"
+        chunks = f"{direction}_chunk" in self.phases
+        passes = direction == "response" and self.fails_open
+        return "BUFFERED_PARTIAL" if chunks or passes else "BUFFERED"
 
     def filter(self, scope: Scope) -> HttpFilter:
         """The call of the engine, at the hop's place in the chain."""
@@ -109,8 +119,8 @@ def ext_proc(hop: Hop) -> Document:
         "processing_mode": {
             "request_header_mode": "SEND",  # names the hop
             "response_header_mode": _sent(any(one.startswith("response") for one in needed)),
-            "request_body_mode": _body_mode(needed, "request"),
-            "response_body_mode": _body_mode(needed, "response"),
+            "request_body_mode": hop.body_mode("request"),
+            "response_body_mode": hop.body_mode("response"),
             "request_trailer_mode": "SKIP",
             "response_trailer_mode": "SKIP",
         },
@@ -136,9 +146,3 @@ def _frozen(value: object) -> Any:  # noqa: ANN401 - of any field
 
 def _sent(needed: bool) -> str:
     return "SEND" if needed else "SKIP"
-
-
-def _body_mode(phases: Collection[str], direction: str) -> str:
-    if f"{direction}_body" in phases:
-        return "BUFFERED_PARTIAL"  # the engine says what becomes of one that is too long
-    return "STREAMED" if f"{direction}_chunk" in phases else "NONE"

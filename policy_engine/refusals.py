@@ -25,6 +25,12 @@ UNKNOWN_UPSTREAM = (
 )
 """Error and message of a request for which a Python policy has chosen an upstream in vain."""
 
+TOO_LONG_ANSWER = (
+    "Bad Gateway",
+    "The answer of the upstream is too long for a policy of the API",
+)
+"""Error and message of an answer that no Python policy could see as a whole."""
+
 _CEL = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
 _JSON = "application/json"
 _WORDED = ("direct_response", "lua_response")
@@ -32,6 +38,9 @@ _FIRST_ERROR = 400
 
 _ENGINE_AWAY = "ext_proc_error"
 """Response code details begin so when the engine, or the time for its answer, is over."""
+
+_ANSWER_NOT_KEPT = "response_payload_too_large"
+"""Response code details of an answer that Envoy was to keep until its end, and could not."""
 
 _BY_STATUS: dict[int, tuple[str, str]] = {
     400: ("Bad Request", "The request is malformed"),
@@ -59,6 +68,12 @@ def local_reply_config(refusals: Iterable[Refusal]) -> Document:
                 f"response.code_details.startsWith({json.dumps(_ENGINE_AWAY)})",
                 503,
                 _body(*UNAVAILABLE),
+                (),
+            ),
+            _mapper(
+                f"response.code_details == {json.dumps(_ANSWER_NOT_KEPT)}",
+                502,
+                _body(*TOO_LONG_ANSWER),
                 (),
             ),
             *(

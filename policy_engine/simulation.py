@@ -9,7 +9,7 @@ import asyncio
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from google.protobuf import json_format
 from pydantic_core import to_jsonable_python
@@ -18,7 +18,7 @@ from policy_engine.engine.call import Call
 from policy_engine.engine.messages import ProcessingRequest, ProcessingResponse
 from policy_engine.engine.runtime import Runtime
 from policy_engine.hooks import Answer
-from policy_engine.hop import HOP_ATTRIBUTE, Hop, ext_proc
+from policy_engine.hop import HOP_ATTRIBUTE, BodySendMode, Hop, ext_proc
 
 _ATTRIBUTES = "envoy.filters.http.ext_proc"
 
@@ -197,7 +197,8 @@ class _Leg:
             return
         mode = self._modes[f"{direction}_body_mode"]
         if reply.HasField("mode_override"):
-            mode = "STREAMED" if getattr(reply.mode_override, f"{direction}_body_mode") else mode
+            number = getattr(reply.mode_override, f"{direction}_body_mode")
+            mode = get_args(BodySendMode)[number]
         if not chunks or mode == "NONE" or self._stream.finished:
             return
         if mode != "STREAMED":

@@ -94,6 +94,7 @@ def simulate(
     outside: Outside | None = None,
     system: SystemParameters | None = None,
     max_body_bytes: int = 1 << 20,
+    max_answer_bytes: int = 4 << 20,
 ) -> Outcome:
     """What becomes of `request` with `policies` in this order; see `simulated`."""
     return asyncio.run(
@@ -107,6 +108,7 @@ def simulate(
             outside=outside,
             system=system,
             max_body_bytes=max_body_bytes,
+            max_answer_bytes=max_answer_bytes,
         )
     )
 
@@ -121,6 +123,7 @@ async def simulated(
     outside: Outside | None = None,
     system: SystemParameters | None = None,
     max_body_bytes: int = 1 << 20,
+    max_answer_bytes: int = 4 << 20,
 ) -> Outcome:
     """`simulate` for tests that are coroutines.
 
@@ -139,7 +142,12 @@ async def simulated(
     # the engine decides all conditions here, also those that Envoy would
     alike = (tuple(group) for _, group in groupby(attached, failure_mode))
     hops = [hop for hop in (hop_of(group, scope) for group in alike) if hop.phases]
-    runtime = Runtime(catalogue, outside or Servers(), max_body_bytes=max_body_bytes)
+    runtime = Runtime(
+        catalogue,
+        outside or Servers(),
+        max_body_bytes=max_body_bytes,
+        max_answer_bytes=max_answer_bytes,
+    )
     runtime.learn({hop.name: hop.document() for hop in hops})
     asked = request or Asked()
     parts = [body] if isinstance(body, bytes) else list(body)

@@ -111,9 +111,16 @@ class XdsSettings(BaseModel):
     """Connections from clients at the same time; more are refused."""
 
     engine_max_body_bytes: int = Field(default=1 << 20, ge=1 << 10)
-    """Longest body that Python policies get as a whole, bytes. Longer requests are answered with
-    413; longer answers pass where the policies fail open, else the caller gets 502. Routes without
-    such policies are not limited by it. Each request in flight may hold as much in memory."""
+    """Longest body of a request that Python policies get as a whole, bytes. Longer requests are
+    answered with 413. Routes without such policies are not limited by it. Each request in flight
+    may hold as much in memory, in the router and in a worker of the engine."""
+
+    engine_max_answer_bytes: int = Field(default=4 << 20, ge=1 << 10)
+    """Longest body of an answer that Python policies get as a whole, bytes: as long as nothing of
+    it is on its way, a refusal has a status of its own. Longer answers pass where the policies fail
+    open, else the caller gets 502; to policies that take chunks they come in chunks, if they say
+    their length. Event streams are never kept back for it. Each answer in flight may hold as much
+    in memory, in the router and in a worker of the engine."""
 
     max_heap_mb: int = Field(default=1024, ge=64)
     """Memory at which the router stops taking requests, MiB; at 95 % it gives memory back."""

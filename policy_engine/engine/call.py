@@ -8,7 +8,7 @@ call a task, and what Envoy sends meanwhile waits its turn.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Coroutine, Generator, Mapping
 from time import perf_counter
 from typing import Any, Final
 
@@ -17,7 +17,6 @@ from policy_engine.engine.exchange import LiveExchange, LiveResponse
 from policy_engine.engine.messages import (
     GO_ON,
     NOTHING,
-    STREAMED,
     Kind,
     ProcessingRequest,
     ReceivedHeaders,
@@ -199,11 +198,9 @@ class Call:
             self._chunked = side.mode == "chunks" or (
                 side.mode == "either" and length > runtime.max_body_bytes
             )
-            if self._chunked:
-                if not side.only_looks:
-                    exchange.request.headers.remove("content-length")
-                if side.mode == "either":
-                    override = ("request_body_mode", STREAMED)
+            if self._chunked and not side.only_looks:
+                exchange.request.headers.remove("content-length")
+            override = program.override("request", chunked=self._chunked)
         if side.headers:
             given, _ = yield from running.turns(side.headers, b"", last=True)
         if given is None and ended and side.mode != "none":
@@ -234,7 +231,8 @@ class Call:
             given, made = yield from self._chunk(side, body, ended)
             last = ended and program.response.idle
         else:
-            if self._is_part(body, ended, exchange.request.headers):
+            part = program.gets_parts("request") and not ended
+            if part or len(body) > runtime.max_body_bytes:
                 yield from self._answered(Given(TOO_LONG_REQUEST, ENGINE, 0), "request_body")
                 return
             if program.keeps_request_body:
@@ -259,18 +257,17 @@ class Call:
         self._chunked = False
         last = ended or side.mode == "none"
         if not last:
-            too_long = _content_length(headers) > runtime.max_body_bytes
+            too_long = _content_length(headers) > runtime.max_answer_bytes
             self._chunked = side.mode == "chunks" or (
                 side.mode == "either" and (too_long or _is_event_stream(headers))
             )
             if self._chunked:
                 if not side.only_looks:
                     headers.remove("content-length")
-                if side.mode == "either":
-                    override = ("response_body_mode", STREAMED)
             elif too_long:
                 yield from self._answer_too_long("response_headers")
                 return
+            override = program.override("response", chunked=self._chunked)
         if side.headers:
             given, _ = yield from running.turns(side.headers, b"", last=True)
         if given is None and ended and side.mode != "none":
@@ -300,7 +297,8 @@ class Call:
             if given is not None and not given.failed:
                 self._dropping, made, given = True, given.answer.body, None
         else:
-            if self._is_part(body, ended, headers):
+            part = program.gets_parts("response") and not ended
+            if part or len(body) > runtime.max_answer_bytes:
                 yield from self._answer_too_long("response_body")
                 return
             running.response_body = body
@@ -312,12 +310,6 @@ class Call:
             yield from self._answered(given, "response_body")
             return
         self._reply("response_body", headers, made, None, last=ended)
-
-    def _is_part(self, body: bytes, ended: bool, headers: Any) -> bool:
-        """Whether there is, or may be, more of the body than a policy may get as a whole."""
-        if len(body) > self._runtime.max_body_bytes:
-            return True
-        return not ended and len(body) != _content_length(headers)
 
     def _chunk(
         self, side: Side, body: bytes, ended: bool
@@ -332,7 +324,7 @@ class Call:
         kind: Kind,
         headers: Any,
         body: bytes | None,
-        override: tuple[str, int] | None,
+        override: Mapping[str, int] | None,
         *,
         last: bool,
     ) -> None:

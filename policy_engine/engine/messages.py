@@ -31,7 +31,6 @@ _ATTRIBUTES: Final = "envoy.filters.http.ext_proc"
 _OVERWRITE: Final = 2  # HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
 _REPLACE: Final = 1  # CommonResponse.ResponseStatus.CONTINUE_AND_REPLACE
 _SEND: Final = 1  # ProcessingMode.HeaderSendMode.SEND
-STREAMED: Final = 1  # ProcessingMode.BodySendMode
 _UNSENDABLE: Final = (":status", "content-length", "transfer-encoding", "connection")
 
 
@@ -194,14 +193,14 @@ def changed(
     *,
     edits: Mapping[str, tuple[str, ...]],
     body: bytes | None = None,
-    override: tuple[str, int] | None = None,
+    override: Mapping[str, int] | None = None,
     published: Mapping[str, Mapping[str, Any]] | None = None,
     rerouted: bool = False,
 ) -> bytes:
     """The answer to a message of `kind` that changes something.
 
     `body` takes the place of the body; with headers of a message without one it is added.
-    `override`: a field of ProcessingMode and its value, for what is still to come. `rerouted`:
+    `override`: fields of ProcessingMode and their values, for what is still to come. `rerouted`:
     Envoy looks for the route again.
     """
     response = ProcessingResponse()
@@ -224,7 +223,8 @@ def changed(
     if override is not None:
         mode = response.mode_override
         mode.request_header_mode = mode.response_header_mode = _SEND
-        setattr(mode, *override)
+        for field, value in override.items():
+            setattr(mode, field, value)
     if published:
         _publish(response, published)
     return bytes(response.SerializeToString())

@@ -3,9 +3,9 @@
 Policies run in their written order on the way to the upstream and in reverse on the way back.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from policy_engine.catalogue import Catalogue
 from policy_engine.conditions import Condition, Direction, condition
@@ -13,11 +13,15 @@ from policy_engine.engine.errors import HopNotLoaded
 from policy_engine.engine.figures import Figures, PolicyFigures
 from policy_engine.errors import PolicyError
 from policy_engine.hooks import Phase, Place, PythonPolicy
-from policy_engine.hop import Hop, HopPolicy
+from policy_engine.hop import BodySendMode, Hop, HopPolicy
 from policy_engine.probe import ConditionProbe
 
 BodyMode = Literal["none", "whole", "chunks", "either"]
 Part = Literal["headers", "body", "chunk"]
+
+_NUMBERS: Final = {name: number for number, name in enumerate(get_args(BodySendMode))}
+_STREAMED: Final = _NUMBERS["STREAMED"]
+_BUFFERED_PARTIAL: Final = _NUMBERS["BUFFERED_PARTIAL"]
 
 MARK_BYTES: Final = 96
 """Length of a policy's mark: the hop's name and the policy's, see `policy_engine.engine.marks`."""
@@ -80,8 +84,20 @@ class Program:
     steps: tuple[Step, ...] = ()
     request: Side = field(default_factory=Side)
     response: Side = field(default_factory=Side)
+    modes: Mapping[str, int] = field(default_factory=dict)  # as `ext_proc` sets them
     keeps_request_body: bool = False  # a condition speaks of it in the response's phases
     broken: str = ""  # why it cannot run at all
+
+    def override(self, direction: Direction, *, chunked: bool) -> Mapping[str, int] | None:
+        """What Envoy has to change of how it sends the body; None: nothing."""
+        named = f"{direction}_body_mode"
+        if not chunked or self.modes[named] == _STREAMED:
+            return None
+        return {**self.modes, named: _STREAMED}
+
+    def gets_parts(self, direction: Direction) -> bool:
+        """Whether Envoy sends the beginning of a body that is too long for it."""
+        return self.modes[f"{direction}_body_mode"] == _BUFFERED_PARTIAL
 
     @property
     def waits_for_bodies(self) -> bool:
@@ -116,6 +132,10 @@ def load(hop: Hop, catalogue: Catalogue, figures: Figures) -> Program:
         steps=steps,
         request=_side(steps, "request", figures),
         response=_side(tuple(reversed(steps)), "response", figures),
+        modes={
+            "request_body_mode": _NUMBERS[hop.body_mode("request")],
+            "response_body_mode": _NUMBERS[hop.body_mode("response")],
+        },
         keeps_request_body=any(one.needs_request_body for one in conditions),
     )
 

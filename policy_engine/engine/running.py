@@ -32,9 +32,7 @@ UPGRADE_REFUSED: Final = _refusal(
     403, "Forbidden", "Upgrades such as WebSocket have no body that the policies here could see"
 )
 TOO_LONG_REQUEST: Final = _refusal(413, "Content Too Large", "The request body is too large")
-TOO_LONG_ANSWER: Final = _refusal(
-    502, "Bad Gateway", "The answer of the upstream is too long for a policy of the API"
-)
+TOO_LONG_ANSWER: Final = _refusal(502, *refusals.TOO_LONG_ANSWER)
 
 UNKNOWN_UPSTREAM: Final = _refusal(502, *refusals.UNKNOWN_UPSTREAM)
 

@@ -52,7 +52,8 @@ class Runtime:
 
     catalogue: Catalogue
     outside: Outside
-    max_body_bytes: int = 1 << 20
+    max_body_bytes: int = 1 << 20  # of requests
+    max_answer_bytes: int = 4 << 20
     hop_wait_s: float = 1.0
     """How long a call waits for a hop that is not known yet, seconds."""
     farewell_s: float = 300.0

@@ -49,6 +49,7 @@ class Work:
     hops_file: Path  # what the engine has told last
     marks_file: Path
     max_body_bytes: int
+    max_answer_bytes: int
     memory_bytes: int
     stuck_s: float
     grace_s: float  # for calls in flight at the end
@@ -62,9 +63,16 @@ async def run(work: Work, catalogue: Catalogue, ready: Any = lambda: None) -> No
     marks = Marks(work.marks_file)
     left = marks.left()
     async with opened() as outside:
-        runtime = Runtime(catalogue, outside, max_body_bytes=work.max_body_bytes, marks=marks)
+        runtime = Runtime(
+            catalogue,
+            outside,
+            max_body_bytes=work.max_body_bytes,
+            max_answer_bytes=work.max_answer_bytes,
+            marks=marks,
+        )
         _recall(runtime, work, left)
-        limits = Limits(message_max_bytes=work.max_body_bytes + _MIB, drain_timeout_s=work.grace_s)
+        longest = max(work.max_body_bytes, work.max_answer_bytes)
+        limits = Limits(message_max_bytes=longest + _MIB, drain_timeout_s=work.grace_s)
         host, port = work.address or ("127.0.0.1", 0)
         with StuckWatch(work.stuck_s) as watch:
             runtime.patience = watch.paused

@@ -156,13 +156,20 @@ async def python_gateway(
     """
     catalogue = catalogue_with(classes, system)
     max_body_bytes = dict(settings or {}).get("engine_max_body_bytes", 1 << 20)
+    max_answer_bytes = dict(settings or {}).get("engine_max_answer_bytes", 4 << 20)
     with tempfile.TemporaryDirectory(prefix="engine-") as folder:
         socket, log = Path(folder) / "engine.sock", Path(folder) / "access.log"
         async with opened() as outside, http_backend(upstream) as backend:
-            runtime = Runtime(catalogue, outside, max_body_bytes=max_body_bytes)
+            runtime = Runtime(
+                catalogue,
+                outside,
+                max_body_bytes=max_body_bytes,
+                max_answer_bytes=max_answer_bytes,
+            )
             api = python_api(policies, operations, backend.url, **spec)
             learn(runtime, api)
-            limits = Limits(message_max_bytes=max_body_bytes + (1 << 20), drain_timeout_s=0.5)
+            longest = max(max_body_bytes, max_answer_bytes)
+            limits = Limits(message_max_bytes=longest + (1 << 20), drain_timeout_s=0.5)
             async with (
                 serve_stream(
                     lambda stream: Call(runtime, stream), path=socket, limits=limits

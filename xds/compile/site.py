@@ -213,9 +213,7 @@ class SiteWriter:
             made = self._route(((), -1, 0, position, number), parts, document, key)
             yield replace(made, again=True)
 
-    def _steps(
-        self, chain: Chain, ways: tuple[str, ...]
-    ) -> Iterator[tuple[Document, Step | None]]:
+    def _steps(self, chain: Chain, ways: tuple[str, ...]) -> Iterator[tuple[Document, Step | None]]:
         """Where requests go for which the conditions of `ways` have held.
 
         Each with fields of RouteMatch for what a hook has chosen; None: to no upstream. Those that
@@ -249,9 +247,13 @@ class SiteWriter:
 
     def _buffers(self, chain: Chain) -> Document:
         """Room for whole bodies, where Python policies want them: the listener has little."""
-        if any(hop.buffers for hop in (*self.api_chain.hops, *chain.hops)):
-            return {"request_body_buffer_limit": self.settings.engine_max_body_bytes}
-        return {}
+        longest = {
+            "request_body": self.settings.engine_max_body_bytes,
+            "response_body": self.settings.engine_max_answer_bytes,
+        }
+        hops = (*self.api_chain.hops, *chain.hops)
+        needed = [longest[one] for hop in hops for one in hop.phases if one in longest]
+        return {"request_body_buffer_limit": max(needed)} if needed else {}  # Envoy has but one
 
     def _route(
         self, order: tuple[Any, ...], parts: tuple[str, ...], document: Document, key: RouteKey

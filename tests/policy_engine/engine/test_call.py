@@ -171,7 +171,7 @@ async def test_an_answer_that_is_too_long_for_a_policy_passes_or_not(told: bool,
         return Answer(headers=TEXT, chunks=(b"y" * 30_000,) * 20, pause_s=0.001)
 
     policy = ref("look", failureMode=mode)
-    async with gateway(policy, upstream=upstream, engine_max_body_bytes=LIMIT) as gw:
+    async with gateway(policy, upstream=upstream, engine_max_answer_bytes=LIMIT) as gw:
         answer = await gw.client.get("/any")
         if mode == "open":
             assert (answer.status_code, answer.content) == (200, body)
@@ -234,7 +234,8 @@ async def test_an_answer_amid_a_stream_takes_the_place_of_the_rest() -> None:
 
 
 async def test_a_policy_with_both_hooks_gets_chunks_of_event_streams_and_long_messages() -> None:
-    async with gateway(ref("both"), upstream=text(b"short"), engine_max_body_bytes=LIMIT) as gw:
+    limits = {"engine_max_body_bytes": LIMIT, "engine_max_answer_bytes": LIMIT}
+    async with gateway(ref("both"), upstream=text(b"short"), **limits) as gw:
         answer = await gw.client.post("/any", content=b"asked")
         assert gw.backend.last.body == b"whole:asked"
         assert answer.content == b"whole:short"
