@@ -17,8 +17,9 @@ from policy_engine.balanced_limits import (
     is_leased,
     rate_per_s,
 )
-from policy_engine.limits import LIMIT_ENTRY, Hits, WhenAway, encode
+from policy_engine.limits import LIMIT_ENTRY, Hits, Limit, WhenAway, encode
 from policy_engine.policy import Document, HttpFilter, Scope, typed
+from policy_engine.rate_limits import in_router
 from policy_engine.rate_limits.keys import Value
 from policy_engine.rate_limits.quota import Counted
 
@@ -53,6 +54,11 @@ def limiters(
 
     `marked`: a HeaderValueOption put on what they refuse. What tells callers apart is worked out
     once per quota, in filters before them; one header alone needs no working out.
+
+    Behind them stands a ceiling, unless limits fail open: the whole limit in the router's own
+    buckets. A router knows no share of a key that it meets while every rate limiter is away, and
+    lets it pass; Envoy takes no limit for that (see `policy_engine.balanced_limits`). Whatever
+    shares let pass is below the ceiling.
     """
     filters: list[HttpFilter] = []
     alone: list[tuple[Counted, str]] = []
@@ -67,7 +73,17 @@ def limiters(
         HttpFilter(f"{name}.share{number}", _limiter(one, prefix, scope, marked))
         for number, (one, prefix) in enumerate(alone)
     ]
+    if quotas and WhenAway(scope.system.ratelimit_when_away) is WhenAway.LOCAL:
+        ceiling = in_router.limiter(
+            [one for one, _ in alone], scope, marked=marked, tells=False, windows=_windows
+        )
+        filters.append(HttpFilter(f"{name}.ceiling", ceiling))
     return filters
+
+
+def _windows(limit: Limit) -> int:
+    """A rate fills as its shares do; a portion may be all of a window, at its end and beginning."""
+    return 2 if is_leased(limit) else 1
 
 
 def _worked_out(values: Sequence[Value], prefix: str) -> Document:

@@ -4,7 +4,7 @@ Buckets fill evenly, whatever the algorithm is called. They begin full, when a r
 when their API changes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 
@@ -16,6 +16,10 @@ from policy_engine.rate_limits.quota import Counted
 
 _LIMITER = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 _QUOTA = "q"  # the key of the entry that tells limits of one filter apart
+
+
+def _one_window(_: Limit) -> int:
+    return 1
 
 
 def percent(share: int) -> Document:
@@ -50,12 +54,12 @@ def limiter(
     marked: Document | None = None,
     tells: bool = True,
     enforced: bool = True,
-    slack: int = 1,
+    windows: Callable[[Limit], int] = _one_window,
 ) -> Document:
     """A `local_ratelimit` filter's configuration that holds all limits of `quotas`.
 
-    `slack`: how many windows' worth a bucket of a window algorithm holds; 2 never refuses what the
-    window itself would let pass. `marked`: a HeaderValueOption put on what it refuses.
+    `windows`: how many windows' worth a bucket of a window algorithm holds; 2 never refuses what
+    the window itself would let pass. `marked`: a HeaderValueOption put on what it refuses.
     """
     numbers = count()
     rate_limits: list[Document] = []
@@ -77,7 +81,7 @@ def limiter(
             descriptors.append(
                 {
                     "entries": [*entries, *one.key.entries],
-                    "token_bucket": _bucket(one, limit, slack),
+                    "token_bucket": _bucket(one, limit, windows(limit)),
                 }
             )
     system = scope.system
@@ -121,8 +125,8 @@ def _named(quotas: Sequence[Counted]) -> list[tuple[str, Limit]]:
     ]
 
 
-def _bucket(one: Counted, limit: Limit, slack: int) -> Document:
-    burst = limit.capacity if one.algorithm is Algorithm.GCRA else limit.limit * slack
+def _bucket(one: Counted, limit: Limit, windows: int) -> Document:
+    burst = limit.capacity if one.algorithm is Algorithm.GCRA else limit.limit * windows
     return {
         "max_tokens": burst,
         "tokens_per_fill": limit.limit,

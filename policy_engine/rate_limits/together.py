@@ -45,7 +45,7 @@ def _asking(
     known = [one for one in counted if one.cost is None or not one.cost.afterwards]
     if known and WhenAway(scope.system.ratelimit_when_away) is WhenAway.LOCAL:
         bucket_of_router = in_router.limiter(
-            known, scope, marked=marked, tells=False, slack=_WINDOWS
+            known, scope, marked=marked, tells=False, windows=lambda _: _WINDOWS
         )
         away = [HttpFilter(f"{name}.away", bucket_of_router)]
     caller = shared.caller(counted, scope, marked=marked)

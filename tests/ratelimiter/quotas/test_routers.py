@@ -244,6 +244,43 @@ async def test_without_any_rate_limiter_a_router_goes_on_by_itself(
             assert 2 * 100 * 0.7 <= passed([load], 1, 3) <= 2 * 100 * 1.3
 
 
+async def test_who_is_seen_first_while_every_rate_limiter_is_away_is_held_to_the_limit(
+    tmp_path: Path,
+) -> None:
+    async with place(tmp_path) as here:
+        one = await here.router(HOUR)
+        assert 400 <= await through(one, 1_000) <= 2 * 400 + IN_FLIGHT  # as two windows would
+        refused = await one.get("/orders/a")
+        assert refused.json() == TOO_MANY
+        assert int(refused.headers["retry-after"]) > 0
+
+        key = [{"type": "header", "key": "X-User"}]
+        each = await here.router(HOUR, keyExtraction=key)
+        for who in ("ann", "bob"):
+            assert 400 <= await through(each, 900, **{"x-user": who}) <= 2 * 400 + IN_FLIGHT
+        assert await through(each, 1) == 1  # nobody in particular
+
+        load = load_of(await here.router(SECOND), 400)
+        await load.run(time.monotonic(), 4)
+        assert not load.other
+        assert 2 * 100 * 0.7 <= passed([load], 1, 3) <= 2 * 100 * 1.3
+
+
+async def test_a_ceiling_is_not_below_what_shares_let_pass_around_the_end_of_a_window(
+    tmp_path: Path,
+) -> None:
+    window_s, near_s = 30, 8
+    async with place(tmp_path) as here, here.limiter():
+        one = await here.router({"limit": 60, "duration": f"{window_s}s"})
+        await asyncio.sleep((window_s - near_s - time.time()) % window_s)
+        end_s = (time.time() // window_s + 1) * window_s + near_s
+        found = 0
+        while found < 110 and time.time() < end_s:  # half a window in all: 60 and as many again
+            found += await through(one, 5)
+            await asyncio.sleep(0.05)
+        assert found >= 110
+
+
 async def test_callers_that_are_gone_are_forgotten(tmp_path: Path) -> None:
     shares = metrics.QUOTA_SHARES
     before = shares._value.get()
