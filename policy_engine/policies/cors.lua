@@ -52,6 +52,15 @@ local function grants(headers, method)
   return true
 end
 
+local function varies(vary)
+  for name in vary:gmatch("[^%s,]+") do
+    if name:lower() == "origin" then
+      return true
+    end
+  end
+  return false
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
   local origin = headers:get("origin")
@@ -111,7 +120,9 @@ function envoy_on_response(handle)
   if ANYBODY then
     headers:replace("access-control-allow-origin", "*")
   else
-    headers:add("vary", "Origin")
+    if not varies(headers:get("vary") or "") then
+      headers:add("vary", "Origin")
+    end
     if memory["origin"] == nil then
       return
     end

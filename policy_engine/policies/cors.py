@@ -36,6 +36,10 @@ _SIMPLE_ANSWERS = (
     "access-control-allow-credentials",
     "access-control-expose-headers",
 )
+_ORIGIN_ONCE = (  # what is empty is not appended
+    "%CEL('vary' in response.headers"
+    " && response.headers['vary'].matches('(?i)(.*[, ])?origin([, ].*)?') ? '' : 'Origin')%"
+)
 _METHODS = Literal["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "*"]
 
 
@@ -51,11 +55,12 @@ def _origin(origin: str) -> str:
 class Cors(Policy):
     """Lets web pages of other origins call the API, and answers their preflights.
 
-    What the upstream itself says about CORS is taken off its answers.
+    What the upstream itself says about CORS is taken off its answers. Of several that a request
+    meets, the first decides.
     """
 
     name: ClassVar[str] = "cors"
-    version: ClassVar[Version] = Version(1, 0, 2)
+    version: ClassVar[Version] = Version(1, 0, 3)
     purpose: ClassVar[Purpose] = "changes"
     example: ClassVar[Document] = {
         "allowedOrigins": ["https://app.example.com", "https://*.example.org"],
@@ -104,7 +109,7 @@ class Cors(Policy):
         if self._anybody:
             return (HttpFilter(after, header_mutation(response=self._static_answer())),)
         cors = HttpFilter(own, typed(f"{_FILTER}.Cors"), self._policy())
-        vary = _append("vary", "Origin")
+        vary = _append("vary", _ORIGIN_ONCE)
         answers = header_mutation(response=[*self._stripped(), vary])
         if not self.forward_preflight:
             return (cors, HttpFilter(after, answers))

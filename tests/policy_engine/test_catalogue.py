@@ -25,7 +25,7 @@ EXPECTED = {
     "circuit-breaker": "1.0.0",
     "compression": "1.0.0",
     "content-length-guardrail": "1.0.0",
-    "cors": "1.0.2",
+    "cors": "1.0.3",
     "csrf": "1.1.0",
     "dynamic-endpoint": "1.0.1",
     "fault-injection": "1.0.0",

@@ -1,5 +1,7 @@
 import httpx
+import pytest
 
+from policy_engine.attached import Attached
 from policy_engine.policy import Policy
 from tests.policy_engine.attached import credential, key_policy, limit, policy
 from tests.policy_engine.gateway import Api, Gateway, gateway
@@ -215,3 +217,24 @@ async def test_cors_of_one_operation_leaves_the_others_alone() -> None:
         assert (answer.status_code, access_control(answer)) == (200, {})
         simple = await running.client.get("/open", headers={"Origin": ORIGIN})
         assert access_control(simple)["allow-origin"] == ORIGIN
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("said", ["Accept", "accept, ORIGIN", "Origin", None])
+async def test_of_two_the_first_decides_and_nothing_is_said_twice(
+    said: str | None, *, conditional: bool
+) -> None:
+    mine, other = "https://a.example", "https://b.example"
+    above: Policy | Attached = policy("cors", allowedOrigins=[mine], exposedHeaders=["X-A"])
+    below = policy("cors", allowedOrigins=[mine, other], exposedHeaders=["X-B"])
+    if conditional:
+        above = Attached(policy("cors", allowedOrigins=[mine]), condition='request.Path == "/"')
+    async with gateway(Api((above,), {"/": (below,)})) as running:
+        vary = () if said is None else (("vary", said),)
+        running.backend.answer = lambda _: Answer(headers=vary)
+        for origin, allowed in ((mine, [mine]), (other, []), (None, [])):
+            answer = await running.client.get("/", headers={"Origin": origin} if origin else {})
+            names = [one.strip().lower() for one in answer.headers["vary"].split(",")]
+            assert names.count("origin") == 1
+            assert names[0] == (said or "origin").split(",")[0].lower()
+            assert answer.headers.get_list("access-control-allow-origin") == allowed
