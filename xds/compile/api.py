@@ -17,7 +17,8 @@ from policy_engine.subscriptions import Subscriber
 from policy_engine.system import SystemParameters
 from xds.compile.clusters import Upstreams, service_cluster
 from xds.compile.hosts import served_on
-from xds.compile.site import Site, SiteWriter, looked_for_again
+from xds.compile.routes import Site
+from xds.compile.site import SiteWriter, looked_for_again
 from xds.compile.slots import Layout
 from xds.errors import NotCompiled
 from xds.settings import XdsSettings

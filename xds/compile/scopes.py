@@ -18,7 +18,7 @@ from typing import Any
 from policy_engine.plan_limits import QUOTA_HEADER
 from policy_engine.policy import typed
 from xds.compile.api import CompiledApi
-from xds.compile.site import ApiRoute
+from xds.compile.routes import ApiRoute
 
 Document = dict[str, Any]
 

@@ -26,6 +26,7 @@ from xds.compile.clusters import Target, Upstreams
 from xds.compile.durations import duration
 from xds.compile.paths import PathRoute, covers, first_literal, path_routes, rank
 from xds.compile.retries import retry_policy
+from xds.compile.routes import ApiRoute, unique
 from xds.compile.slots import Layout
 from xds.settings import XdsSettings
 
@@ -52,38 +53,6 @@ _FILTER_STATE = "envoy.extensions.filters.http.set_filter_state.v3.Config"
 
 
 @dataclass(frozen=True, slots=True)
-class ApiRoute:
-    """One Envoy route of an API, on any host."""
-
-    order: tuple[Any, ...]  # sorts the routes of one virtual host, most specific first
-    first_segment: str | None  # of the operation path: `` for `/`, None for a parameter or `*`
-    tree_segments: tuple[str, ...]  # leading literal segments of the operation path
-    document: Document  # a Route; its name lacks the host, see `key`
-    key: RouteKey
-    again: bool = False  # found by a mark on the request, not by its path: stands before all others
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Routes that are served on the same hosts."""
-
-    hosts: tuple[str, ...]
-    routes: tuple[ApiRoute, ...]
-
-
-def _unique(routes: Sequence[ApiRoute]) -> tuple[ApiRoute, ...]:
-    """Without those that an earlier route with the same match hides."""
-    kept: list[ApiRoute] = []
-    known: set[str] = set()
-    for route in routes:
-        fingerprint = repr(route.document["match"])
-        if fingerprint not in known:
-            known.add(fingerprint)
-            kept.append(route)
-    return tuple(kept)
-
-
-@dataclass(frozen=True, slots=True)
 class SiteWriter:
     """Writes the routes of one site of one API."""
 
@@ -105,7 +74,7 @@ class SiteWriter:
         ):
             routes.extend(self._operation(position, operation, chain))
         routes.sort(key=lambda one: one.order)
-        return _unique(routes)
+        return unique(routes)
 
     def _operation(self, position: int, operation: Operation, chain: Chain) -> Iterator[ApiRoute]:
         """The routes of an operation, its preflights first."""
