@@ -12,9 +12,12 @@ from typing import Any, Final, cast
 from policy_engine.json_path import Json
 from policy_engine.json_schema import compiled
 from policy_engine.json_schema import faults as schema_faults
+from policy_engine.openapi.bodies import MULTIPART, URLENCODED, Media
 from policy_engine.openapi.document import for_direction, read, resolved
-from policy_engine.openapi.parameters import STYLES, In, Parameter, Shape, Shapes
+from policy_engine.openapi.forms import FormField, form_fields
+from policy_engine.openapi.parameters import STYLES, In, Parameter, Shapes
 from policy_engine.openapi.templates import Templates
+from policy_engine.openapi.xml_form import XmlShape
 
 METHODS: Final = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 _DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -38,26 +41,18 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Media:
-    """A body of one media type."""
-
-    key: str | None  # of its schema; None: anything
-    shape: Shape  # of a form's fields
-
-
-@dataclass(frozen=True, slots=True)
 class Body:
     """What a message carries."""
 
     required: bool
     media: dict[str, Media]  # by media type or range, lower-case
 
-    def medium(self, content_type: str) -> tuple[str, Media] | None:
+    def medium(self, content_type: str) -> Media | None:
         """The most exact that fits."""
         kind = content_type.partition(";")[0].strip().lower()
         for one in (kind, f"{kind.partition('/')[0]}/*", "*/*"):
             if one in self.media:
-                return kind, self.media[one]
+                return self.media[one]
         return None
 
 
@@ -205,9 +200,26 @@ def _body(place: str, said: dict[str, Any], schemas: _Schemas) -> Body:
     for kind, written in (said.get("content") or {}).items():
         about = resolved(schemas.root, written, f"{place} {kind}")
         schema = about.get("schema")
-        key = schemas.key(schema) if schema is not None else None
-        media[kind.partition(";")[0].strip().lower()] = Media(key, schemas.shapes.of(schema))
+        name = kind.partition(";")[0].strip().lower()
+        media[name] = _media(f"{place} {kind}", name, schema, about.get("encoding"), schemas)
     return Body(bool(said.get("required")), media)
+
+
+def _media(place: str, name: str, schema: Json, encoding: Json, schemas: _Schemas) -> Media:
+    if schema is None:
+        return Media()
+    fields: dict[str, FormField] = {}
+    if any(_covers(name, one) for one in (URLENCODED, MULTIPART)):
+        try:
+            fields = form_fields(schemas.root, schema, encoding, schemas.shapes.of(schema))
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from None
+    in_xml = name.endswith(("xml", "*"))
+    return Media(schemas.key(schema), fields, XmlShape(schemas.root, schema) if in_xml else None)
+
+
+def _covers(media: str, kind: str) -> bool:
+    return media in (kind, f"{kind.partition('/')[0]}/*", "*/*")
 
 
 def _parameter(place: str, said: dict[str, Any], schemas: _Schemas) -> Parameter | None:

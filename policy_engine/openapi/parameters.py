@@ -30,7 +30,11 @@ _DEEPEST: Final = 2  # a member that is a list of numbers
 
 
 class Malformed(Exception):
-    """The text is not written as the parameter must be."""
+    """The text is not written as the parameter, or the body, must be."""
+
+    def __init__(self, message: str, where: str = "") -> None:
+        super().__init__(message)
+        self.where = where  # in the body; empty: not told, or all of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +66,6 @@ class Shape:
         """Each as a member of the object."""
         members = self.members or {}
         return {name: members.get(name, _ANY).read(text) for name, text in pairs}
-
-    def read_form(self, fields: Mapping[str, list[str]]) -> dict[str, Json]:
-        """The fields of a form as members of the object."""
-        members = self.members or {}
-        return {
-            name: shape.read_all(texts)
-            if "array" in (shape := members.get(name, _ANY)).kinds
-            else shape.read(texts[-1])
-            for name, texts in fields.items()
-        }
 
 
 _ANY: Final = Shape()

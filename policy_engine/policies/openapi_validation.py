@@ -26,27 +26,17 @@ from policy_engine.hooks import (
     json_answer,
 )
 from policy_engine.json_path import Json
-from policy_engine.json_text import NotJson
-from policy_engine.json_text import document as parsed
-from policy_engine.openapi.description import (
-    Answered,
-    Body,
-    Description,
-    Fault,
-    Media,
-    Operation,
-)
+from policy_engine.openapi.bodies import content
+from policy_engine.openapi.description import Answered, Body, Description, Fault, Operation
 from policy_engine.openapi.parameters import (
     Carried,
     Malformed,
     Parameter,
-    form_of,
 )
 from policy_engine.policy import Document, Version
 
 MOST_FAULTS: Final = 20
 
-_FORM: Final = "application/x-www-form-urlencoded"
 _FIRST_ERROR: Final = 400
 _WITHOUT_BODY: Final = frozenset({204, 205, 304})
 
@@ -68,13 +58,24 @@ class OpenapiValidation(PythonPolicy):
     """Lets only requests pass that the API's OpenAPI document describes, and checks its answers.
 
     Looked at are parameters in path, query, headers and cookies, the media type of the body, and
-    bodies in JSON and of forms. What differs is answered with 400, and told place by place; what
-    the document does not have at all, with 404. Paths of the document are those below the API's
-    context; its servers do not matter. References must stay inside the document.
+    bodies in JSON, XML, and of both kinds of forms. What differs is answered with 400, and told
+    place by place; what the document does not have at all, with 404. Paths of the document are
+    those below the API's context; its servers do not matter. References must stay inside the
+    document.
+
+    XML is read as the schemas say (`xml`: `name`, `attribute`, `wrapped`, `namespace`); without a
+    `namespace` any will do, prefixes do not matter, and what is not described is a property of its
+    name. Document types, and with them entities, are refused, as is what is deeper than 100 levels
+    or has more than 50,000 elements and attributes.
+
+    Parts of `multipart/form-data` are properties: in JSON where they are objects, of the media
+    types in `encoding`, and where they are binary (`format: binary`, `contentMediaType`, or a
+    `contentType` that is no text) `minLength` and `maxLength` count bytes. The `headers` of
+    `encoding` are not looked at.
     """
 
     name: ClassVar[str] = "openapi-validation"
-    version: ClassVar[Version] = Version(1, 0, 0)
+    version: ClassVar[Version] = Version(1, 1, 0)
     why_python: ClassVar[str] = "it checks requests against an OpenAPI document"
     example: ClassVar[Document] = {
         "document": {
@@ -208,24 +209,27 @@ class OpenapiValidation(PythonPolicy):
                 yield Fault("body", "", "is required")
             return
         content_type = headers.get("content-type") or ""
-        found = said.medium(content_type)
-        if found is None:
+        medium = said.medium(content_type)
+        if medium is None:
             if said.media:
                 known = ", ".join(said.media)
                 given = f"is {content_type[:100]!r}" if content_type else "is missing"
                 yield Fault("header", "content-type", f"{given}; the body may be {known}")
             return
-        kind, medium = found
         if medium.key is None:
             return
         try:
-            value, checked = _value(kind, medium, decoded(headers, body))
-        except (Malformed, Unreadable) as error:
+            read = content(content_type, medium, decoded(headers, body))
+        except Malformed as error:
+            yield Fault("body", error.where, str(error))
+            return
+        except Unreadable as error:
             yield Fault("body", "", str(error))
             return
-        if checked and not self._compiled.fits(medium.key, value):
-            for where, message in self._compiled.faults(medium.key, value):
-                yield Fault("body", where, message)
+        if read is not None and not self._compiled.fits(medium.key, read.value):
+            for where, message in self._compiled.faults(medium.key, read.value):
+                shown = where.partition(".")[0] not in read.binary
+                yield Fault("body", where, message if shown else "is not as described")
 
     def _wrong_answer(self, operation: Operation, response: Response) -> Iterator[Fault]:
         said = operation.answered(response.status)
@@ -250,21 +254,24 @@ class OpenapiValidation(PythonPolicy):
     def _wrong_content(self, said: Answered, headers: Headers, body: bytes) -> Iterator[Fault]:
         if not said.body.media:
             return
-        found = said.body.medium(headers.get("content-type") or "")
-        if found is None:
+        content_type = headers.get("content-type") or ""
+        medium = said.body.medium(content_type)
+        if medium is None:
             if body:
                 yield Fault("header", "content-type", "is not described")
             return
-        kind, medium = found
         if medium.key is None:
             return
         try:
-            value, checked = _value(kind, medium, decoded(headers, body))
-        except (Malformed, Unreadable) as error:
+            read = content(content_type, medium, decoded(headers, body))
+        except Malformed as error:
+            yield Fault("body", error.where, str(error))
+            return
+        except Unreadable as error:
             yield Fault("body", "", str(error))
             return
-        if checked:
-            for where, message in self._compiled.broken_rules(medium.key, value):
+        if read is not None:
+            for where, message in self._compiled.broken_rules(medium.key, read.value):
                 yield Fault("body", where, message)
 
     def _answered(self, exchange: Exchange, wrong: Iterable[Fault]) -> Answer | None:
@@ -295,21 +302,6 @@ def _below(context: str, path: str) -> str:
     if context != "/" and (bare == context or bare.startswith(f"{context}/")):
         bare = bare[len(context) :]
     return bare or "/"
-
-
-def _value(kind: str, medium: Media, body: bytes) -> tuple[Json, bool]:
-    """What a body says, and whether it can be checked. Raises Malformed."""
-    if kind.endswith(("/json", "+json")):
-        try:
-            return parsed(body), True
-        except NotJson as error:
-            raise Malformed(f"is not JSON: {error}") from None
-    if kind == _FORM:
-        many: dict[str, list[str]] = {}
-        for name, text in form_of(body.decode("utf-8", "replace")):
-            many.setdefault(name, []).append(text)
-        return medium.shape.read_form(many), True
-    return None, False
 
 
 def _undescribed(method: str, path: str) -> Answer:

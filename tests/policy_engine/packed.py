@@ -33,9 +33,14 @@ def flushed_brotli(content: bytes) -> bytes:
     return bytes(made.process(content) + made.flush() + made.finish())
 
 
+def gzipped(content: bytes) -> bytes:
+    """The same bytes at any time."""
+    return gzip.compress(content, mtime=0)
+
+
 PACKED: list[tuple[str, Pack]] = [
-    ("gzip", gzip.compress),
-    ("x-gzip", gzip.compress),
+    ("gzip", gzipped),
+    ("x-gzip", gzipped),
     ("deflate", zlib.compress),
     ("deflate", raw_deflate),
     ("br", brotli.compress),

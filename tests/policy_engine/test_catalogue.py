@@ -37,7 +37,7 @@ EXPECTED = {
     "mtls-client-identity": "1.0.0",
     "oidc-login": "1.0.0",
     "opaque-token-auth": "1.1.0",
-    "openapi-validation": "1.0.0",
+    "openapi-validation": "1.1.0",
     "pii-masking-regex": "1.0.3",
     "rbac": "1.0.0",
     "redirect": "0.9.2",
