@@ -20,6 +20,7 @@ from controller.settings import ControllerSettings
 from controller.sql import SqlRecord
 from controller.status import Deployments
 from policy_engine import catalogue
+from tests.controller.samples import document
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -114,3 +115,9 @@ async def as_user(app):
 
     yield make
     await asyncio.gather(*(one.aclose() for one in opened))
+
+
+@pytest.fixture
+async def weather(client) -> None:
+    """An API."""
+    await client.post("/rest-apis", json=document())
