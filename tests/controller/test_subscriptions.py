@@ -1,4 +1,4 @@
-"""`/subscription-plans`, `/subscriptions` and `/applications` as their clients see them."""
+"""`/subscriptions` as their clients see them."""
 
 import hashlib
 from typing import Any
