@@ -29,7 +29,7 @@ from policy_engine.engine.call import Call
 from policy_engine.engine.hops import hops_of
 from policy_engine.engine.outside import opened
 from policy_engine.engine.runtime import Runtime
-from policy_engine.hop import ENGINE_CLUSTER
+from policy_engine.hop import ENGINE_CLUSTER, HOP_FIELD
 from policy_engine.policy import Policy
 from policy_engine.refusals import local_reply_config
 from policy_engine.system import SystemParameters
@@ -144,7 +144,10 @@ async def _engine(folder: Path, catalogue: Catalogue, max_bytes: int) -> AsyncIt
         longest = max(max_bytes, runtime.max_answer_bytes)
         limits = Limits(message_max_bytes=longest + (1 << 20), drain_timeout_s=0.5)
         async with serve_stream(
-            lambda stream: Call(runtime, stream), path=_socket(folder), limits=limits
+            lambda stream: Call(runtime, stream),
+            path=_socket(folder),
+            limits=limits,
+            field=HOP_FIELD,
         ):
             yield runtime
         await runtime.close()

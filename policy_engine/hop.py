@@ -22,8 +22,8 @@ from policy_engine.policy import Document, FailureMode, HttpFilter, Mode, Scope,
 ENGINE_CLUSTER = "policy-engine"
 """Envoy's name for the workers of the engine."""
 
-HOP_ATTRIBUTE = "hop:"
-"""Envoy sends CEL attributes with the first message; the hop's name is one, a literal."""
+HOP_FIELD = "x-signalbox-hop"
+"""Request header of Envoy's call with the hop's name."""
 
 BodySendMode = Literal["NONE", "STREAMED", "BUFFERED", "BUFFERED_PARTIAL"]
 """In the order of Envoy's numbers."""
@@ -113,11 +113,15 @@ def ext_proc(hop: Hop) -> Document:
     needed = hop.phases
     slowest_s = sum(one.timeout_s for one in hop.policies) + _ROUND_TRIP_S
     fields: dict[str, Any] = {
-        "grpc_service": {"envoy_grpc": {"cluster_name": ENGINE_CLUSTER}, "timeout": "3600s"},
+        "grpc_service": {
+            "envoy_grpc": {"cluster_name": ENGINE_CLUSTER, "skip_envoy_headers": True},
+            "timeout": "3600s",
+            "initial_metadata": [{"key": HOP_FIELD, "value": hop.name}],
+        },
         "failure_mode_allow": hop.fails_open,
         "status_on_error": {"code": "ServiceUnavailable"},
         "processing_mode": {
-            "request_header_mode": "SEND",  # names the hop
+            "request_header_mode": "SEND",  # policies may look at the request in every phase
             "response_header_mode": _sent(any(one.startswith("response") for one in needed)),
             "request_body_mode": hop.body_mode("request"),
             "response_body_mode": hop.body_mode("response"),
@@ -127,7 +131,6 @@ def ext_proc(hop: Hop) -> Document:
         "allow_mode_override": True,  # chunks or the whole body, as the headers say
         "allow_content_length_header": True,  # the engine keeps it right
         "message_timeout": f"{slowest_s:.3f}s",
-        "request_attributes": [f"'{HOP_ATTRIBUTE}{hop.name}'"],
         "mutation_rules": {"allow_all_routing": True, "allow_envoy": True},
         "metadata_options": {
             "receiving_namespaces": {"untyped": [EXCHANGE_NAMESPACE, SHADOW_NAMESPACE]}

@@ -18,9 +18,7 @@ from policy_engine.engine.call import Call
 from policy_engine.engine.messages import ProcessingRequest, ProcessingResponse
 from policy_engine.engine.runtime import Runtime
 from policy_engine.hooks import Answer
-from policy_engine.hop import HOP_ATTRIBUTE, BodySendMode, Hop, ext_proc
-
-_ATTRIBUTES = "envoy.filters.http.ext_proc"
+from policy_engine.hop import BodySendMode, Hop, ext_proc
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -149,7 +147,8 @@ class Play:
 class _Stream:
     """The engine's end of a call, without a connection: a `xds.wire.h2.Stream`."""
 
-    def __init__(self) -> None:
+    def __init__(self, hop: str) -> None:
+        self.field = hop
         self.said: asyncio.Queue[bytes | BaseException] = asyncio.Queue()
         self.finished = False
 
@@ -179,7 +178,7 @@ class _Leg:
         self._hop = hop
         self._modes = dict(ext_proc(hop)["processing_mode"])
         self._metadata = metadata
-        self._stream = _Stream()
+        self._stream = _Stream(hop.name)
         self._call = Call(runtime, self._stream)  # type: ignore[arg-type]  # all that it uses
 
     async def pass_on(self, direction: str, message: _Message) -> None:
@@ -225,9 +224,6 @@ class _Leg:
         if kind.endswith("_body"):
             getattr(request, kind).body = body
         getattr(request, kind).SetInParent()
-        if kind == "request_headers":
-            name = f"{HOP_ATTRIBUTE}{self._hop.name}"
-            request.attributes[_ATTRIBUTES].fields[name].string_value = name
         for namespace in self._hop.namespaces:
             values = self._metadata.get(namespace)
             if values:

@@ -21,7 +21,6 @@ from policy_engine.engine.messages import (
     ProcessingRequest,
     ReceivedHeaders,
     changed,
-    hop_name,
     immediate,
 )
 from policy_engine.engine.program import Program, Side
@@ -85,7 +84,7 @@ class Call:
             if self._stream.hold(len(data)):
                 self._waiting().append(data)
             return
-        work = self._work(ProcessingRequest.FromString(data))
+        work = self._work(data)
         try:
             awaited = work.send(None)
         except StopIteration:
@@ -123,7 +122,7 @@ class Call:
             await _driven(work, awaited)
             queue = self._waiting()
             while queue and not self._stream.finished:
-                work = self._work(ProcessingRequest.FromString(queue.popleft()))
+                work = self._work(queue.popleft())
                 try:
                     awaited = work.send(None)
                 except StopIteration:
@@ -138,9 +137,10 @@ class Call:
 
     # -- the messages -----------------------------------------------------------------------------
 
-    def _work(self, request: Any) -> Work:
+    def _work(self, data: bytes) -> Work:
         """Deal with one message; yields what has to be waited for, and for how long at most."""
         started = perf_counter()
+        request = ProcessingRequest.FromString(data)
         kind = request.WhichOneof("request")
         if kind == "request_headers":
             if self._program is not None:
@@ -165,7 +165,7 @@ class Call:
     def _request_headers(self, request: Any) -> Work:
         runtime = self._runtime
         runtime.figures.requests += 1
-        name = hop_name(request)
+        name = self._stream.field
         program = runtime.programs.get(name) or runtime.program(name)
         if program is None:
             program = yield from self._unknown(name)

@@ -11,8 +11,8 @@ from typing import Any, Final, Literal, NamedTuple, Self
 import orjson
 from google.protobuf import json_format
 
+from policy_engine.engine.header_edits import edited, header_mutation
 from policy_engine.hooks import Answer, Headers, sendable
-from policy_engine.hop import HOP_ATTRIBUTE
 from policy_engine.refusals import WORDED_PREFIX
 from xds.wire.messages import message_class
 
@@ -27,8 +27,6 @@ KINDS: Final[tuple[Kind, ...]] = (
 ProcessingRequest: Final = message_class("envoy.service.ext_proc.v3.ProcessingRequest")
 ProcessingResponse: Final = message_class("envoy.service.ext_proc.v3.ProcessingResponse")
 
-_ATTRIBUTES: Final = "envoy.filters.http.ext_proc"
-_OVERWRITE: Final = 2  # HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
 _REPLACE: Final = 1  # CommonResponse.ResponseStatus.CONTINUE_AND_REPLACE
 _SEND: Final = 1  # ProcessingMode.HeaderSendMode.SEND
 _UNSENDABLE: Final = (":status", "content-length", "transfer-encoding", "connection")
@@ -47,11 +45,12 @@ SavedHeaders = dict[str, tuple[str, ...]]
 class ReceivedHeaders(Headers):
     """Headers as Envoy sent them: looked through for one, decoded as a whole only when need be."""
 
-    __slots__ = ("_decoded", "_received", "_told")
+    __slots__ = ("_decoded", "_names", "_received", "_told")
 
     def __init__(self, received: Any) -> None:
         """`received`: the entries of Envoy's HeaderMap."""
         self._received = received
+        self._names: list[str] | None = None  # of `_received`, once one was looked for
         self._decoded = False
         self._edits: dict[str, tuple[str, ...]] = {}
         self._told: dict[str, tuple[str, ...]] | None = None  # edits that Envoy knows
@@ -75,9 +74,9 @@ class ReceivedHeaders(Headers):
             key = one.key
             value = one.raw_value.decode("utf-8", "surrogateescape")
             values[key] = (*values[key], value) if key in values else (value,)
-        for key, edited in self.every_edit().items():
-            if edited:
-                values[key] = edited
+        for key, edit in self.every_edit().items():
+            if edit:
+                values[key] = edit
             else:
                 values.pop(key, None)
         self._values = values
@@ -100,11 +99,22 @@ class ReceivedHeaders(Headers):
             return self._edits[lower]
         if self._told is not None and lower in self._told:
             return self._told[lower]
-        return tuple(
-            one.raw_value.decode("utf-8", "surrogateescape")
-            for one in self._received
-            if one.key == lower
-        )
+        names = self._names
+        if names is None:
+            names = self._names = [one.key for one in self._received]
+        count = names.count(lower)
+        if not count:
+            return ()
+        at = names.index(lower)
+        values = [self._value(at)]
+        while len(values) < count:
+            at = names.index(lower, at + 1)
+            values.append(self._value(at))
+        return tuple(values)
+
+    def _value(self, at: int) -> str:
+        raw: bytes = self._received[at].raw_value
+        return raw.decode("utf-8", "surrogateescape")
 
     def remove(self, name: str) -> None:
         """See `Headers`."""
@@ -146,16 +156,6 @@ class ReceivedHeaders(Headers):
         if self._decoded:
             del self._values
             self._decoded = False
-
-
-def hop_name(request: Any) -> str:
-    """Which hop Envoy means; empty when it does not say."""
-    if _ATTRIBUTES in request.attributes:
-        for value in request.attributes[_ATTRIBUTES].fields.values():
-            text: str = value.string_value
-            if text.startswith(HOP_ATTRIBUTE):
-                return text[len(HOP_ATTRIBUTE) :]
-    return ""
 
 
 def metadata_of(request: Any) -> dict[str, Any]:
@@ -203,6 +203,8 @@ def changed(
     `override`: fields of ProcessingMode and their values, for what is still to come. `rerouted`:
     Envoy looks for the route again.
     """
+    if body is None and override is None and not published and not rerouted:
+        return edited(kind, edits)
     response = ProcessingResponse()
     part = getattr(response, kind)
     part.SetInParent()
@@ -212,7 +214,7 @@ def changed(
     if edits or body is not None:
         common = part.response
         if edits:
-            _write_edits(common.header_mutation, edits)
+            common.header_mutation.MergeFromString(header_mutation(edits))
         if body is not None:
             if body:
                 common.body_mutation.body = body
@@ -245,33 +247,16 @@ def immediate(
     told.status.code = answer.status if status is None else status
     told.body = answer.body if body is None else body
     told.details = WORDED_PREFIX + policy
-    known: set[str] = set()
+    sent: dict[str, tuple[str, ...]] = {}
     for name, value in answer.headers if headers is None else headers:
         lower = name.lower()
         if lower not in _UNSENDABLE:
-            _write(told.headers.set_headers.add(), lower, value, more=lower in known)
-            known.add(lower)
+            sent[lower] = (*sent.get(lower, ()), value)
+    if sent:
+        told.headers.MergeFromString(header_mutation(sent))
     if published:
         _publish(response, published)
     return bytes(response.SerializeToString())
-
-
-def _write_edits(mutation: Any, edits: Mapping[str, tuple[str, ...]]) -> None:
-    for name, values in edits.items():
-        if not values:
-            mutation.remove_headers.append(name)
-        for position, value in enumerate(values):
-            _write(mutation.set_headers.add(), name, value, more=position > 0)
-
-
-def _write(option: Any, name: str, value: str, *, more: bool) -> None:
-    header = option.header
-    header.key = name
-    header.raw_value = value.encode("utf-8", "surrogateescape")
-    if more:
-        option.append.value = True
-    else:
-        option.append_action = _OVERWRITE
 
 
 def _publish(response: Any, published: Mapping[str, Mapping[str, Any]]) -> None:

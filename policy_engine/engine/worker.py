@@ -28,7 +28,7 @@ from policy_engine.engine.runtime import Runtime
 from policy_engine.engine.standby import LENGTH
 from policy_engine.engine.watch import StuckWatch
 from policy_engine.hooks import Place
-from policy_engine.hop import Hop
+from policy_engine.hop import HOP_FIELD, Hop
 from xds.wire.h2 import H2Server, Limits, serve_stream
 
 log = structlog.get_logger()
@@ -84,6 +84,7 @@ async def run(work: Work, catalogue: Catalogue, ready: Any = lambda: None) -> No
                 held=work.held,
                 path=work.path,
                 limits=limits,
+                field=HOP_FIELD,
             ) as server:
                 log.info("worker serves", worker=work.number, address=server.address)
                 ready()

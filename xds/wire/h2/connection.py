@@ -31,8 +31,9 @@ class Connection(Inbound, asyncio.Protocol):
         limits: Limits,
         counters: Counters,
         gone: "Callable[[Connection], None]",
+        field: str | None = None,
     ) -> None:
-        super().__init__(factory, limits, counters)
+        super().__init__(factory, limits, counters, field)
         self._gone = gone
         self._partial = bytearray()  # a frame that has not arrived whole
 
@@ -52,6 +53,8 @@ class Connection(Inbound, asyncio.Protocol):
             Setting.MAX_FRAME_SIZE: limits.frame_max_bytes,
             Setting.MAX_HEADER_LIST_SIZE: limits.header_block_max_bytes,
         }
+        if self._field is not None:
+            greeting[Setting.HEADER_TABLE_SIZE] = 0  # so that a block is known by its bytes
         self.outbound.put(frames.settings(greeting))
         more = limits.connection_window_bytes - frames.DEFAULT_WINDOW_BYTES
         if more:

@@ -1,7 +1,8 @@
 """What a connection receives: frames, checked and acted on, for one gRPC method.
 
 The peer is trusted to be a gRPC client: Envoy, on a socket that serves one method only. Therefore
-request headers decide nothing, and their blocks are passed over without HPACK decoding. RFC 9113
+request headers decide nothing and, unless the service asks for a field of them, their blocks are
+passed over without HPACK decoding. RFC 9113
 (section 4.3) wants a receiver that does not decompress a block to end the connection, because its
 dynamic table would be out of step with the peer's from then on. Here there is no table: no block
 is ever looked into, before or after, so nothing can be misread. HPACK has no feedback from decoder
@@ -24,6 +25,7 @@ from xds.wire.h2.errors import ConnectionFailed, StreamFailed
 from xds.wire.h2.frames import ErrorCode, Setting
 from xds.wire.h2.limits import Counters, Limits
 from xds.wire.h2.outbound import Outbound
+from xds.wire.h2.request_fields import RequestField
 from xds.wire.h2.stream import OVER, Stream, StreamHandler
 
 log = structlog.get_logger()
@@ -43,6 +45,7 @@ class Inbound(ABC):
         factory: Callable[[Stream], StreamHandler],
         limits: Limits,
         counters: Counters,
+        field: str | None = None,
     ) -> None:
         self.limits = limits
         self.counters = counters
@@ -53,6 +56,8 @@ class Inbound(ABC):
         self._greeted = False  # the preface was received
         self._expected = frames.SETTINGS  # the only type of frame that may come, or _ANY
         self._block: tuple[int, int, int] = (0, 0, 0)  # open header block: stream, flags, bytes
+        self._block_parts = b""  # of an open header block, if it is read
+        self._field = None if field is None else RequestField(field)
         self._held_bytes = 0
         self._window = limits.connection_window_bytes
         # Until our settings are acknowledged the peer may rely on the default window.
@@ -229,8 +234,11 @@ class Inbound(ABC):
         if stop - start > self.limits.header_block_max_bytes:
             raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "header block too large")
         if flags & frames.END_HEADERS:
-            self._headers_complete(number, flags)
+            field = self._field
+            value = "" if field is None else field.of(data[start:stop])
+            self._headers_complete(number, flags, value)
         else:
+            self._block_parts = data[start:stop]
             self._block = (number, flags, stop - start)
             self._expected = frames.CONTINUATION
 
@@ -243,11 +251,14 @@ class Inbound(ABC):
         if size > self.limits.header_block_max_bytes:
             raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "header block too large")
         self._block = (number, block_flags, size)
+        self._block_parts += payload
         if flags & frames.END_HEADERS:
             self._expected = _ANY
-            self._headers_complete(number, block_flags)
+            block, self._block_parts = self._block_parts, b""
+            value = "" if self._field is None else self._field.of(block)
+            self._headers_complete(number, block_flags, value)
 
-    def _headers_complete(self, number: int, flags: int) -> None:
+    def _headers_complete(self, number: int, flags: int, field: str) -> None:
         """A call begins, or its request ends with trailers."""
         ended = bool(flags & frames.END_STREAM)
         stream = self._streams.get(number)
@@ -271,6 +282,7 @@ class Inbound(ABC):
             self.outbound.put(frames.rst_stream(number, ErrorCode.REFUSED_STREAM))
             return
         stream = Stream(self, number, self._peer_window, self._stream_window)
+        stream.field = field
         self._streams[number] = stream
         self.counters.streams += 1
         self.counters.streams_open += 1

@@ -24,12 +24,17 @@ class H2Server:
     """A running server. `counters` is read by whoever exports metrics."""
 
     def __init__(
-        self, factory: Callable[[Stream], StreamHandler], limits: Limits, counters: Counters
+        self,
+        factory: Callable[[Stream], StreamHandler],
+        limits: Limits,
+        counters: Counters,
+        field: str | None = None,
     ) -> None:
         self.counters = counters
         self.address = ""  # as gRPC names it: "unix:/run/engine.sock", "127.0.0.1:4001"
         self._factory = factory
         self._limits = limits
+        self._field = field
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -100,7 +105,7 @@ class H2Server:
             path.unlink()  # unless a successor has taken the place
 
     def _connection(self) -> Connection:
-        connection = Connection(self._factory, self._limits, self.counters, self._gone)
+        connection = Connection(self._factory, self._limits, self.counters, self._gone, self._field)
         self._connections.add(connection)
         self._empty.clear()
         return connection
@@ -122,14 +127,17 @@ async def serve_stream(
     held: socket.socket | None = None,
     limits: Limits | None = None,
     counters: Counters | None = None,
+    field: str | None = None,
 ) -> AsyncIterator[H2Server]:
     """Serve a bidirectional streaming method; `factory` makes the handler of each call.
+
+    `field`: name of a request header, in lower case, whose value handlers find on their stream.
 
     Listens on the Unix socket `path`, with permissions `mode`, or else on `host` and `port` (0: a
     free one); or on `held`, a bound Unix socket that somebody else keeps over our restarts. When
     the context ends, the server drains. Raises OSError.
     """
-    server = H2Server(factory, limits or Limits(), counters or Counters())
+    server = H2Server(factory, limits or Limits(), counters or Counters(), field)
     await server.listen(None if path is None else Path(path), host, port, mode, held)
     try:
         yield server

@@ -80,6 +80,7 @@ class Stream:
         "_connection",
         "_held_bytes",
         "_partial",
+        "field",
         "finished",
         "handler",
         "id",
@@ -94,6 +95,8 @@ class Stream:
     )
 
     handler: StreamHandler
+    field: str
+    """Value of the request header that the service has asked for, empty without one."""
 
     def __init__(
         self, connection: Inbound, number: int, send_window: int, receive_window: int
