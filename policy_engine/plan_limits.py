@@ -8,18 +8,23 @@ and changes of the API; the routers' own buckets hold while it is away.
 
 from collections.abc import Sequence
 
-from policy_engine.headers import PRIVATE_PREFIX
+from policy_engine.headers import PRIVATE_PREFIX, header_mutation
 from policy_engine.limits import Calendar, Limit, Told, WhenAway
 from policy_engine.limits import Quota as SharedQuota
 from policy_engine.policy import Document, HttpFilter, Scope, typed
 from policy_engine.rate_limits.in_router import percent
 from policy_engine.rate_limits.shared import asking, limit_entry
+from policy_engine.shadow import counted, limit_reported
 from policy_engine.subscriptions import UNIT_S, Quota, Unit
 
 SUBSCRIPTION_HEADER = f"{PRIVATE_PREFIX}subscription"
 """By which subscription the caller came: its id, for later filters and the access log."""
 QUOTA_HEADER = f"{PRIVATE_PREFIX}quota"
 """The id of the subscription's plan, if that refuses requests beyond its limit."""
+
+WATCHED_SUBSCRIPTION_HEADER = f"{PRIVATE_PREFIX}shadow-subscription"
+WATCHED_QUOTA_HEADER = f"{PRIVATE_PREFIX}shadow-quota"
+"""The same of a subscription that is only looked at, for the limiters behind and nobody else."""
 
 _LOCAL = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 _FEWEST_BUCKETS = 64
@@ -33,18 +38,44 @@ _CALENDAR: dict[Unit, Calendar] = {
 
 def limiters(name: str, scope: Scope) -> tuple[HttpFilter, ...]:
     """The filters for all plans that refuse; `name` is that of the last one."""
-    limited = [one.quota for one in scope.subscriptions if one.quota is not None and one.quota.stop]
-    if not limited:
+    quotas, limited = _refusing(scope)
+    if not quotas:
         return ()
-    plans = {one.plan: one for one in limited}
-    quotas = [plans[plan] for plan in sorted(plans)]
     if not scope.system.rate_limiter:
-        return (HttpFilter(name, _in_each_router(quotas, len(limited), scope)),)
+        return (HttpFilter(name, _in_each_router(quotas, limited, scope)),)
     shared = HttpFilter(name, _together(quotas, scope))
     if WhenAway(scope.system.ratelimit_when_away) is not WhenAway.LOCAL:
         return (shared,)
-    away = _in_each_router(quotas, len(limited), scope, tells=False, windows=_WINDOWS)
+    away = _in_each_router(quotas, limited, scope, tells=False, windows=_WINDOWS)
     return (HttpFilter(f"{name}.away", away), shared)
+
+
+def watchers(policy: str, name: str, scope: Scope) -> tuple[HttpFilter, ...]:
+    """The filters that count what `limiters` would, apart from it, and report what they refuse.
+
+    By `WATCHED_SUBSCRIPTION_HEADER` and `WATCHED_QUOTA_HEADER`, which are taken off behind them.
+    """
+    quotas, limited = _refusing(scope)
+    if not quotas:
+        return ()
+    if scope.system.rate_limiter:
+        shared = HttpFilter(name, _together(quotas, scope, watched=True))
+        made = (shared, limit_reported(policy, name))
+    else:
+        local = _in_each_router(quotas, limited, scope, tells=False, watched=True)
+        made = counted(policy, HttpFilter(name, local))
+    off: list[Document] = [
+        {"remove": WATCHED_SUBSCRIPTION_HEADER},
+        {"remove": WATCHED_QUOTA_HEADER},
+    ]
+    return (*made, HttpFilter(f"{name}.off", header_mutation(off)))
+
+
+def _refusing(scope: Scope) -> tuple[list[Quota], int]:
+    """The plans that refuse, each once, and how many subscriptions there are to them."""
+    limited = [one.quota for one in scope.subscriptions if one.quota is not None and one.quota.stop]
+    plans = {one.plan: one for one in limited}
+    return [plans[plan] for plan in sorted(plans)], len(limited)
 
 
 def _in_each_router(
@@ -54,8 +85,10 @@ def _in_each_router(
     *,
     tells: bool = True,
     windows: int = 1,
+    watched: bool = False,
 ) -> Document:
     """`local_ratelimit`; `windows`: how many periods' worth a bucket holds."""
+    plan, who = _headers(watched=watched)
     headers = tells and scope.system.ratelimit_x_headers
     return typed(
         _LOCAL,
@@ -66,9 +99,7 @@ def _in_each_router(
             "enable_x_ratelimit_headers": "DRAFT_VERSION_03" if headers else "OFF",
             "enable_retry_after_header": scope.system.ratelimit_retry_after,
             "max_dynamic_descriptors": _buckets(subscriptions),
-            "rate_limits": [
-                {"actions": [_said(QUOTA_HEADER, "plan"), _said(SUBSCRIPTION_HEADER, "who")]}
-            ],
+            "rate_limits": [{"actions": [_said(plan, "plan"), _said(who, "who")]}],
             "descriptors": [
                 {
                     "entries": [{"key": "plan", "value": one.plan}, {"key": "who"}],
@@ -84,32 +115,42 @@ def _in_each_router(
     )
 
 
-def _together(quotas: Sequence[Quota], scope: Scope) -> Document:
+def _together(quotas: Sequence[Quota], scope: Scope, *, watched: bool = False) -> Document:
     """`ratelimit`: one question per request, about the one plan that it comes by."""
+    plan, who = _headers(watched=watched)
     return asking(
         [
             {
                 "actions": [
-                    limit_entry(_shared(one, scope)),
-                    _is(QUOTA_HEADER, one.plan),
-                    _said(SUBSCRIPTION_HEADER, "who"),
+                    limit_entry(_shared(one, scope, watched=watched)),
+                    _is(plan, one.plan),
+                    _said(who, "who"),
                 ]
             }
             for one in quotas
         ],
         scope,
+        shadow=watched,
     )
 
 
-def _shared(quota: Quota, scope: Scope) -> SharedQuota:
+def _headers(*, watched: bool) -> tuple[str, str]:
+    """The headers that name the plan and the subscription."""
+    if watched:
+        return WATCHED_QUOTA_HEADER, WATCHED_SUBSCRIPTION_HEADER
+    return QUOTA_HEADER, SUBSCRIPTION_HEADER
+
+
+def _shared(quota: Quota, scope: Scope, *, watched: bool) -> SharedQuota:
     system = scope.system
     calendar = _CALENDAR.get(quota.unit)
     duration_s = 0.0 if calendar is not None else float(UNIT_S[quota.unit])
     time_zone = quota.time_zone or system.ratelimit_time_zone
     return SharedQuota(
-        bucket="subscription",
+        bucket="subscription shadow" if watched else "subscription",
         limits=(Limit(quota.limit, duration_s, 0, calendar, time_zone),),
         name="plan",
+        shadow=watched,
         when_away=WhenAway(system.ratelimit_when_away),
         told=Told(
             x_ratelimit=system.ratelimit_x_headers,

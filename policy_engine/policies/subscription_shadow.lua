@@ -2,6 +2,7 @@
 -- These constants, sha256.lua and subscription_table.lua are prepended when it is compiled:
 --   HEADER  the header that holds the token
 --   COOKIE  the cookie that holds it if the header is not there, or nil
+--   SUBSCRIPTION, QUOTA  private headers for what counts by plans, or nil if no plan refuses
 
 local LONGEST = 4096
 
@@ -27,7 +28,14 @@ function envoy_on_request(handle)
     local application = headers:get("x-signalbox-application")
     known = earlier and "t:" .. earlier["digest"] or application and "a:" .. application
   end
-  if not subscription_of(handle, known) then
+  local found = subscription_of(handle, known)
+  if not found then
     report(handle, "no active subscription")
+  elseif QUOTA then
+    local id, quota = found:match("^([^\t]*)\t([^\t]*)\t")
+    if quota ~= "" then
+      headers:replace(SUBSCRIPTION, id)
+      headers:replace(QUOTA, quota)
+    end
   end
 end

@@ -9,7 +9,12 @@ from pydantic import AfterValidator, Field
 
 from policy_engine.headers import EditableHeaderName, caller
 from policy_engine.lua import constants, lua, program
-from policy_engine.plan_limits import limiters
+from policy_engine.plan_limits import (
+    WATCHED_QUOTA_HEADER,
+    WATCHED_SUBSCRIPTION_HEADER,
+    limiters,
+    watchers,
+)
 from policy_engine.policy import Document, HttpFilter, Policy, Refusal, Scope, Version
 from policy_engine.rate_limits.headers import TOLD, one_voice
 from policy_engine.shadow import looking
@@ -42,7 +47,7 @@ class SubscriptionValidation(Policy):
     """
 
     name: ClassVar[str] = "subscription-validation"
-    version: ClassVar[Version] = Version(1, 0, 3)
+    version: ClassVar[Version] = Version(1, 0, 4)
     refusals: ClassVar[tuple[Refusal, ...]] = ()
     silenced: ClassVar[frozenset[str]] = TOLD
     example: ClassVar[Document] = {
@@ -60,16 +65,20 @@ class SubscriptionValidation(Policy):
     """The name of the cookie that holds the token when the header is not there; empty: none."""
 
     def shadow(self, scope: Scope) -> tuple[HttpFilter, ...]:
-        """One `lua` filter that looks the subscription up; limits of plans are not looked at."""
+        """A `lua` filter that looks the subscription up, and what counts by its plan."""
         if not self.enabled:
             return ()
+        name = scope.unique(self.name)
+        counting = watchers(self.name, f"{name}.quota", scope)
         config = looking(
             self.name,
             _program("subscription_shadow.lua"),
             HEADER=self.subscription_key_header.lower(),
             COOKIE=self.subscription_key_cookie or None,
+            SUBSCRIPTION=WATCHED_SUBSCRIPTION_HEADER if counting else None,
+            QUOTA=WATCHED_QUOTA_HEADER if counting else None,
         )
-        return (HttpFilter(scope.unique(self.name), _knowing(config, scope.subscriptions)),)
+        return (HttpFilter(name, _knowing(config, scope.subscriptions)), *counting)
 
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """`lua` finds the subscription or refuses; then what limits it."""

@@ -53,15 +53,22 @@ def caller(
                 **hits,
             },
         ]
-    return asking(rate_limits, scope, marked=marked)
+    return asking(rate_limits, scope, marked=marked, shadow=shadow)
 
 
 def asking(
-    rate_limits: Sequence[Document], scope: Scope, *, marked: Document | None = None
+    rate_limits: Sequence[Document],
+    scope: Scope,
+    *,
+    marked: Document | None = None,
+    shadow: bool = False,
 ) -> Document:
-    """A `ratelimit` filter's configuration that asks about `rate_limits`."""
+    """A `ratelimit` filter's configuration that asks about `rate_limits`.
+
+    `shadow`: nobody is refused, not even while there is no answer.
+    """
     system = scope.system
-    closed = WhenAway(system.ratelimit_when_away) is WhenAway.CLOSED
+    closed = WhenAway(system.ratelimit_when_away) is WhenAway.CLOSED and not shadow
     return typed(
         _FILTER,
         {

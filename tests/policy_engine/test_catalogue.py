@@ -50,7 +50,7 @@ EXPECTED = {
     "retry": "1.0.0",
     "sentence-count-guardrail": "1.0.0",
     "set-headers": "1.1.0",
-    "subscription-validation": "1.0.3",
+    "subscription-validation": "1.0.4",
     "traffic-split": "1.0.0",
     "url-guardrail": "1.0.0",
     "word-count-guardrail": "1.0.0",

@@ -14,7 +14,7 @@ from policy_engine.attached import Attached
 from policy_engine.hooks import PythonPolicy
 from policy_engine.policy import Credential, Policy, typed
 from policy_engine.shadow import RBAC_NAMESPACE, SHADOW_NAMESPACE, reports
-from policy_engine.subscriptions import Subscriber
+from policy_engine.subscriptions import Quota, Subscriber
 from tests.policy_engine.attached import CATALOGUE, COMPANY, basic, credential, policy
 from tests.policy_engine.gateway import Api, Gateway, gateway
 from tests.policy_engine.tokens import Signer, bearer
@@ -55,6 +55,7 @@ async def reported(api: Api, folder: Path) -> AsyncIterator[tuple[Gateway, list[
             told.append(dict(reports(metadata)))
 
 
+ANYBODY: dict[str, Any] = {"rules": [{"methods": ["GET"]}]}
 TOKEN = {"Authorization": basic("shop", "secret")}
 GOOD = bearer(COMPANY.token(scope="read", aud="orders"))
 CASES: dict[str, list[tuple[Policy, dict[str, Any], str | None]]] = {
@@ -175,6 +176,33 @@ async def test_what_would_be_refused_is_reported_and_passes_unchanged(
                 assert not {"www-authenticate", "x-ratelimit-limit"} & set(answer.headers)
                 assert received.header("x-user") is None
         assert told == [{} if reason is None else {name: reason} for _, _, reason in mine]
+
+
+async def test_what_the_limits_of_plans_would_refuse_is_reported(tmp_path: Path) -> None:
+    def subscriber(name: str, **quota: Any) -> Subscriber:
+        digest = sha256(name.encode()).hexdigest()
+        return Subscriber(name, digest, quota=Quota(**quota) if quota else None)
+
+    subscriptions = (
+        subscriber("small", plan="small", limit=2, unit="Day"),
+        subscriber("other", plan="small", limit=2, unit="Day"),
+        subscriber("counted", plan="counted", limit=1, unit="Day", stop=False),
+        subscriber("unlimited"),
+    )
+    asked = ("small", "small", "small", "other", "counted", "counted", "unlimited", "nobody")
+    beyond, nobody = "rate limit exceeded", "no active subscription"
+    watched, enforced = shadowed(policy("subscription-validation")), policy("rbac", **ANYBODY)
+    async with reported(Api((watched, enforced), subscriptions=subscriptions), tmp_path) as given:
+        running, told = given
+        for token in asked:
+            answer = await running.client.get("/", headers={"Subscription-Key": token})
+            assert answer.status_code == 200
+            received = running.backend.last
+            assert received.header("subscription-key") == token
+            assert not [key for key, _ in received.headers if key.startswith("x-signalbox-")]
+            assert not {"retry-after", "x-ratelimit-limit", "ratelimit"} & set(answer.headers)
+    reasons = (None, None, beyond, None, None, None, None, nobody)
+    assert told == [{} if one is None else {"subscription-validation": one} for one in reasons]
 
 
 async def test_policies_that_refuse_nothing_do_nothing_in_shadow_mode(tmp_path: Path) -> None:
