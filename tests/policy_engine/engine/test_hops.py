@@ -15,7 +15,7 @@ from policy_engine.engine.hops import hops_of
 from policy_engine.engine.reports import FailureEvents
 from policy_engine.engine.serving import Serving
 from policy_engine.errors import PolicyError
-from policy_engine.hop import Hop
+from policy_engine.hop import HOP_FIELD, Hop
 from tests.policy_engine.engine.processes import Told
 from tests.policy_engine.engine.trial_policies import TRIALS
 from tests.policy_engine.python_gateway import catalogue_with, python_api, ref
@@ -59,7 +59,7 @@ def asked_for(api: RestApi) -> set[str]:
     compiled = compile_api(api, 1, (), CATALOGUE, XdsSettings())
     documents = [dict(compiled.chain)]
     documents += [route.document for site in compiled.sites for route in site.routes]
-    return set(re.findall(r"'hop:([0-9a-f]{32})'", json.dumps(documents)))
+    return set(re.findall(rf'"{HOP_FIELD}", "value": "([0-9a-f]{{32}})"', json.dumps(documents)))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
