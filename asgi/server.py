@@ -12,6 +12,18 @@ from starlette.types import ASGIApp
 _BACKLOG = 1024
 
 
+def bound(address: str, port: int) -> socket.socket:
+    """A socket for `Server.run_until_cancelled`; 0 is any port. Raises OSError."""
+    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
 class Server(uvicorn.Server):
     """Serves until it is cancelled; `grace_s` is how long requests in flight may take then."""
 

@@ -11,7 +11,7 @@ import structlog
 from fastapi import APIRouter
 from starlette.types import ASGIApp
 
-from asgi.server import Server
+from asgi.server import Server, bound
 from bus.errors import BusUnavailable
 from bus.events import RouterReportRequested
 from bus.subjects import Family, pattern
@@ -154,14 +154,9 @@ def _listening(settings: ControllerSettings) -> Iterator[tuple[socket.socket, ..
 
 
 def _bound(address: str, port: int, setting: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((address, port))
+        return bound(address, port)
     except OSError as error:
-        listener.close()
         if error.errno == errno.EADDRINUSE:
             raise PortTaken(address, port, setting) from error
         raise AddressUnusable(address, port, setting, error.strerror or str(error)) from error
-    return listener

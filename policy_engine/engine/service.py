@@ -9,7 +9,7 @@ from typing import Protocol
 
 import structlog
 
-from asgi.server import Server
+from asgi.server import Server, bound
 from bus.errors import BusError
 from bus.events import ApiPublished, ApiRetired, Event, RecordPublished, RouterReportRequested
 from bus.ports import Publisher, StateFollower
@@ -176,12 +176,7 @@ def _listening(settings: EngineSettings) -> Iterator[tuple[socket.socket, ...]]:
 
 
 def _bound(address: str, port: int, setting: str) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((address, port))
+        return bound(address, port)
     except OSError as error:
-        listener.close()
-        reason = error.strerror or str(error)
-        raise AddressUnusable(address, port, setting, reason) from error
-    return listener
+        raise AddressUnusable(address, port, setting, error.strerror or str(error)) from error
