@@ -140,6 +140,13 @@ class Broker:
                 metrics.LOST_STATE.labels(self.name).inc()
                 log.warning("broker lost what it had stored", streams=lost, epoch=self.epoch)
 
+    async def repair(self, link: Link) -> None:
+        """The same, for who looks again anyway: what is in the way is logged."""
+        try:
+            await self.ensure_streams(link)
+        except BusError as error:
+            log.info("streams not in place yet", reason=str(error))
+
     async def _ensure(self, link: Link, stream: Stream) -> bool:
         """Put one stream in place. Returns whether it lost what it had."""
         config = stream_config(stream, self.settings)

@@ -182,7 +182,7 @@ class JetStreamFeed:
                     await self._tap(link, tap)
             except nats.js.errors.NotFoundError:
                 log.warning("stream is missing", component=self._broker.name)
-                await self._repair(link)
+                await self._broker.repair(link)
             except BusUnavailable as error:
                 log.info("feed not open yet", reason=error.reason, component=self._broker.name)
             else:
@@ -191,12 +191,6 @@ class JetStreamFeed:
                 self._broken = "connection lost" if link.lost.done() else ""
                 return
             await asyncio.sleep(_RETRY_S)
-
-    async def _repair(self, link: Link) -> None:
-        try:
-            await self._broker.ensure_streams(link)
-        except BusError as error:
-            log.info("streams not in place yet", reason=str(error))
 
     async def _tap(self, link: Link, tap: Tap) -> None:
         if tap.subscription is not None and link is self._link:

@@ -232,7 +232,7 @@ class JetStreamShare:
                 for line in self._lines:
                     await self._subscribe(link, line)
             except nats.js.errors.NotFoundError:
-                await self._repair(link)
+                await self.broker.repair(link)
             except BusUnavailable as error:
                 log.info("share not open yet", reason=error.reason, consumer=self.consumer)
             else:
@@ -240,12 +240,6 @@ class JetStreamShare:
                 self._broken = "connection lost" if link.lost.done() else ""
                 return
             await asyncio.sleep(_RETRY_S)
-
-    async def _repair(self, link: Link) -> None:
-        try:
-            await self.broker.ensure_streams(link)
-        except BusError as error:
-            log.info("streams not in place yet", reason=str(error))
 
     async def _hang_up(self, *, drain: bool = False) -> None:
         for line in self._lines:
