@@ -6,7 +6,7 @@ from typing import NoReturn
 from compose import components
 from compose.data_folder import DataFolder
 from compose.errors import BadSettings
-from compose.launch import limits_shared, router_name
+from compose.launch import in_folder, router_name
 from compose.servers import ENVOY, binary, envoy_command, version
 from compose.settings import Settings, variable
 
@@ -62,16 +62,7 @@ def become_router(settings: Settings) -> NoReturn:
 def _in_folder(settings: Settings) -> Settings:
     """`settings` with the data folder's sockets where none are named."""
     folder = DataFolder(settings.gateway.data.expanduser().absolute())
-    changed: dict[str, object] = {"data": folder.root}
-    if settings.xds.xds_socket is None:
-        changed["xds_socket"] = folder.xds_socket
-    if settings.analytics.access_log_socket is None:
-        changed["access_log_socket"] = folder.access_log_socket
-    if settings.policy_engine.engine_feed_socket is None:
-        changed["engine_feed_socket"] = folder.engine_socket
-    if settings.gateway.tier == "standard":
-        changed |= limits_shared(settings, folder)
-    return settings.with_values(**changed)
+    return settings.with_values(data=folder.root, **in_folder(settings, folder))
 
 
 def _target(text: str, name: str) -> tuple[str, int] | None:

@@ -178,14 +178,7 @@ def _composed(
     changed: dict[str, object] = {"data": folder.root}
     if settings.controller.admin_password is None:
         changed["admin_password"] = SecretStr(kept.admin_password)
-    if settings.xds.xds_socket is None:
-        changed["xds_socket"] = folder.xds_socket
-    if settings.analytics.access_log_socket is None:
-        changed["access_log_socket"] = folder.access_log_socket
-    if settings.policy_engine.engine_feed_socket is None:
-        changed["engine_feed_socket"] = folder.engine_socket
-    if settings.gateway.tier == "standard":
-        changed |= limits_shared(settings, folder)
+    changed |= in_folder(settings, folder)
     if broker:
         changed |= {
             "nats_url": f"nats://127.0.0.1:{settings.gateway.nats_port}",
@@ -196,7 +189,21 @@ def _composed(
     return settings.with_values(**changed)
 
 
-def limits_shared(settings: Settings, folder: DataFolder) -> dict[str, object]:
+def in_folder(settings: Settings, folder: DataFolder) -> dict[str, object]:
+    """The data folder's sockets where none are named, and what a rate limiter there entails."""
+    changed: dict[str, object] = {}
+    if settings.xds.xds_socket is None:
+        changed["xds_socket"] = folder.xds_socket
+    if settings.analytics.access_log_socket is None:
+        changed["access_log_socket"] = folder.access_log_socket
+    if settings.policy_engine.engine_feed_socket is None:
+        changed["engine_feed_socket"] = folder.engine_socket
+    if settings.gateway.tier == "standard":
+        changed |= _limits_shared(settings, folder)
+    return changed
+
+
+def _limits_shared(settings: Settings, folder: DataFolder) -> dict[str, object]:
     """What follows for settings from a rate limiter that runs in the data folder."""
     changed: dict[str, object] = {}
     if "rate_limiter" not in settings.policies.model_fields_set:
