@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,25 +17,9 @@ import pytest
 from compose.launch import Launch
 from compose.supervisor.bounded_log import BoundedLog
 from compose.supervisor.plan import LISTEN, Child, Plan, Probe
+from tests.compose.cli import DEADLINE_S, alive, wait_for
 
-_DEADLINE_S = 30.0
 _MARK = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); print('up', flush=True);"
-
-
-def wait_for(what: Callable[[], Any], deadline_s: float = _DEADLINE_S) -> Any:
-    end = time.monotonic() + deadline_s
-    while time.monotonic() < end:
-        if found := what():
-            return found
-        time.sleep(0.01)
-    pytest.fail("it did not happen in time")
-
-
-def alive(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @dataclass
@@ -157,7 +141,7 @@ def test_a_stop_leaves_no_process(tmp_path: Path, number: int) -> None:
     with supervised(tmp_path, worker(tmp_path, "one"), worker(tmp_path, "two")) as running:
         running.until("ready")
         running.process.send_signal(number)
-        assert running.process.wait(_DEADLINE_S) == 0
+        assert running.process.wait(DEADLINE_S) == 0
         assert running.state()["phase"] == "stopped"
         assert len(running.seen) == 2
         assert not any(alive(pid) for pid in running.seen)
@@ -187,7 +171,7 @@ def test_children_stop_in_the_reverse_order(tmp_path: Path) -> None:
     with supervised(tmp_path, *children) as running:
         running.until("ready")
         running.process.terminate()
-        assert running.process.wait(_DEADLINE_S) == 0
+        assert running.process.wait(DEADLINE_S) == 0
         assert order.read_text().split() == ["third", "second", "first"]
 
 
@@ -202,7 +186,7 @@ def test_a_child_that_does_not_listen_is_killed(tmp_path: Path) -> None:
         running.until("ready")
         wait_for(lambda: "deaf" in (tmp_path / "deaf.log").read_text())
         running.process.terminate()
-        assert running.process.wait(_DEADLINE_S) == 0
+        assert running.process.wait(DEADLINE_S) == 0
         assert "does not stop: killing it" in running.said()
         assert not any(alive(pid) for pid in running.seen)
 
@@ -214,7 +198,7 @@ def test_children_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     ) as running:
         running.until("ready")
         running.process.kill()
-        running.process.wait(_DEADLINE_S)
+        running.process.wait(DEADLINE_S)
         assert len(running.seen) == 2
         for pid in running.seen:
             wait_for(lambda pid=pid: not alive(pid))
@@ -228,7 +212,7 @@ def test_a_child_that_never_works_ends_the_start_with_its_own_words(tmp_path: Pa
         env={},
     )
     with supervised(tmp_path, worker(tmp_path, "one"), broken, restart_pause_s=0.01) as running:
-        assert running.process.wait(_DEADLINE_S) == 1
+        assert running.process.wait(DEADLINE_S) == 1
         assert "broken does not start" in running.said()
         assert "no such luck" in running.said()
         assert "it is all there" not in running.said()
@@ -239,14 +223,14 @@ def test_a_child_that_never_works_ends_the_start_with_its_own_words(tmp_path: Pa
 def test_a_start_that_takes_too_long_names_who_is_late(tmp_path: Path) -> None:
     late = worker(tmp_path, "late", ready=Probe("file", str(tmp_path / "never")))
     with supervised(tmp_path, worker(tmp_path, "one"), late, start_timeout_s=0.5) as running:
-        assert running.process.wait(_DEADLINE_S) == 1
+        assert running.process.wait(DEADLINE_S) == 1
         assert "not ready within 0.5 s: late" in running.said()
 
 
 def test_a_binary_that_is_not_there_is_told(tmp_path: Path) -> None:
     missing = Child("missing", ("/no/such/binary",), Probe("file", "/no/such/mark"), {})
     with supervised(tmp_path, missing, restart_pause_s=0.01) as running:
-        assert running.process.wait(_DEADLINE_S) == 1
+        assert running.process.wait(DEADLINE_S) == 1
         assert "/no/such/binary: No such file or directory" in running.said()
 
 
@@ -277,7 +261,7 @@ def test_a_socket_is_held_open_while_its_child_is_away(tmp_path: Path) -> None:
 
     def asked() -> int:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(_DEADLINE_S)
+            connection.settimeout(DEADLINE_S)
             connection.connect(str(path))
             return int(connection.recv(100))
 
@@ -288,7 +272,7 @@ def test_a_socket_is_held_open_while_its_child_is_away(tmp_path: Path) -> None:
         wait_for(lambda: running.child("serves")["state"] == "pausing")
         assert asked() != first  # connected while nobody was there, answered by the next one
         running.process.terminate()
-        assert running.process.wait(_DEADLINE_S) == 0
+        assert running.process.wait(DEADLINE_S) == 0
         assert not path.exists()
 
 
