@@ -9,8 +9,6 @@ from tests.policy_engine.python_gateway import PythonGateway, ref
 from tests.servers.http_backend import Answer, HttpBackend, Received
 
 FAILED = {"error": "Internal Server Error", "message": "The interceptor service failed"}
-
-
 Reply = dict[str, Any]
 
 

@@ -10,8 +10,6 @@ from tests.policy_engine.gateway import Gateway
 from tests.policy_engine.tokens import Signer, bearer, key_manager
 
 REFUSED = {"error": "Unauthorized", "message": "Authentication failed"}
-
-
 FORWARDED = "x-forwarded-authorization"
 
 

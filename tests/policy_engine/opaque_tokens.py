@@ -24,8 +24,6 @@ LIVE: dict[str, Any] = {
     "tenant": "acme",
     "realm": {"roles": ["clerk"], "level": 3},
 }
-
-
 TOKENS = {"good": LIVE, "dead": {"active": False}, "other": LIVE | {"sub": "bob"}}
 
 

@@ -1,102 +1,16 @@
-from pathlib import Path
-from typing import Any
-
 import orjson
 import pytest
 
-from policy_engine.errors import Fault, InvalidParameters
-from policy_engine.hooks import Answer, Exchange, Place
+from policy_engine.hooks import Answer, Exchange
 from policy_engine.policies.openapi_validation import OpenapiValidation
-from tests.policy_engine.attached import CATALOGUE, policy
-from tests.policy_engine.exchanges import answered, exchange, result
+from tests.policy_engine.attached import CATALOGUE
+from tests.policy_engine.exchanges import answered, exchange
 from tests.policy_engine.packed import PACK
+from tests.policy_engine.pets import API, DOCUMENT, JSON, NAME, TRACE, faults, made
 from tests.policy_engine.python_gateway import python_gateway, ref
 from tests.servers.http_backend import Answer as Told
 
-NAME = "openapi-validation"
-API = Place("api", "pets", "Pets", "v1", "/pets-api")
-JSON = {"content-type": "application/json; charset=utf-8"}
 FORM = {"content-type": "application/x-www-form-urlencoded"}
-FIXTURES = Path(__file__).parents[2] / "fixtures"
-
-DOCUMENT = """
-openapi: 3.0.3
-info: {title: Pets, version: "1"}
-paths:
-  /pets:
-    parameters:
-      - {$ref: "#/components/parameters/Limit"}
-    get:
-      parameters:
-        - {name: tags, in: query, schema: {type: array, items: {type: integer}}}
-        - {name: x-trace, in: header, required: true, schema: {type: string, format: uuid}}
-        - {name: session, in: cookie, schema: {type: integer}}
-        - {name: Accept, in: header, schema: {enum: [nothing]}}
-      responses:
-        "200":
-          description: pets
-          headers: {x-total: {required: true, schema: {type: integer}}}
-          content:
-            application/json:
-              schema: {type: array, items: {$ref: "#/components/schemas/Pet"}}
-        4XX: {description: wrong, content: {application/json: {schema: {required: [error]}}}}
-    post:
-      parameters:
-        - {name: limit, in: query, schema: {type: integer}}
-      requestBody: {$ref: "#/components/requestBodies/Pet"}
-      responses: {"201": {description: made}}
-  /pets/{id}:
-    get:
-      parameters:
-        - {name: id, in: path, required: true, schema: {type: integer, minimum: 1}}
-      responses: {default: {description: a pet}}
-components:
-  parameters:
-    Limit: {name: limit, in: query, required: true, schema: {type: integer, maximum: 10}}
-  requestBodies:
-    Pet:
-      required: true
-      content:
-        application/json: {schema: {$ref: "#/components/schemas/Pet"}}
-        application/x-www-form-urlencoded: {schema: {$ref: "#/components/schemas/Pet"}}
-        text/*: {}
-  schemas:
-    Pet:
-      type: object
-      required: [id, name]
-      properties:
-        id: {type: integer, readOnly: true}
-        name: {type: string, minLength: 1}
-        age: {type: integer, nullable: true}
-        tags: {type: array, items: {type: integer}}
-        parent: {$ref: "#/components/schemas/Pet"}
-"""
-TRACE = {"x-trace": "6f1d1c0e-8f0c-4c61-9d0f-0d6a6f1f7f00"}
-
-
-def made(**params: Any) -> OpenapiValidation:
-    one = policy(NAME, **{"document": DOCUMENT, **params})
-    assert isinstance(one, OpenapiValidation)
-    return one
-
-
-async def faults(
-    one: OpenapiValidation,
-    method: str,
-    path: str,
-    body: bytes = b"",
-    headers: dict[str, str] | None = None,
-) -> list[tuple[str, str, str]]:
-    """In, name and message of what is refused with 400."""
-    asked = exchange(headers, method=method, path=f"/pets-api{path}", place=API)
-    said = await result(one.on_request_headers(asked)) or one.on_request_body(asked, body)
-    if said is None:
-        return []
-    assert isinstance(said, Answer)
-    assert said.status == 400
-    document = orjson.loads(said.body)
-    assert document["error"] == "Bad Request"
-    return [(one["in"], one.get("name", ""), one["message"]) for one in document["faults"]]
 
 
 @pytest.mark.parametrize(
@@ -322,119 +236,6 @@ def test_only_what_the_document_needs_costs_anything() -> None:
         "response_body",
         "response_chunk",
     }
-
-
-def test_policies_with_the_same_document_share_what_it_compiles_to() -> None:
-    one, other = made(), made()
-    assert one._compiled is other._compiled
-    assert made(responses="report")._compiled is not one._compiled
-
-
-def test_a_document_whose_schemas_all_refer_to_each_other_is_compiled_once() -> None:
-    schemas = {
-        f"S{number}": {
-            "type": "object",
-            "properties": {
-                f"p{other}": {"$ref": f"#/components/schemas/S{(number * 7 + other) % 100}"}
-                for other in range(10)
-            },
-        }
-        for number in range(100)
-    }
-    content = {"application/json": {"schema": {"$ref": "#/components/schemas/S1"}}}
-    paths = {f"/{number}": {"post": {"requestBody": {"content": content}}} for number in range(200)}
-    document = {"openapi": "3.1.0", "components": {"schemas": schemas}, "paths": paths}
-    one = made(document=document)
-    asked = exchange(JSON, method="POST", path="/pets-api/7", place=API)
-    assert one.on_request_headers(asked) is None
-    assert one.on_request_body(asked, b'{"p0": {"p1": {}}}') is None
-    assert isinstance(one.on_request_body(asked, b'{"p0": {"p1": 1}}'), Answer)
-
-
-@pytest.mark.parametrize("file", ["petstore.yaml", "uspto.yaml"])
-def test_documents_of_others_can_be_used(file: str) -> None:
-    assert made(document=(FIXTURES / file).read_text()).phases()
-
-
-@pytest.mark.parametrize(
-    ("document", "problem"),
-    [
-        ("{", "is not JSON"),
-        ({"openapi": "3.1.0", "paths": {"x": {}}}, "does not start with '/'"),
-        (
-            {"openapi": "3.1.0", "paths": {"/": {"get": {"parameters": [{"name": "a"}]}}}},
-            "GET /: a parameter lacks its name",
-        ),
-        (
-            {
-                "openapi": "3.1.0",
-                "paths": {"/": {"get": {"parameters": [{"name": "a", "in": "path"}]}}},
-            },
-            "GET /: the path has no parameter 'a'",
-        ),
-        (
-            {
-                "openapi": "3.1.0",
-                "paths": {
-                    "/": {
-                        "get": {
-                            "parameters": [{"name": "a", "in": "query", "style": "matrix"}],
-                        }
-                    }
-                },
-            },
-            "style 'matrix' does not exist in query",
-        ),
-        (
-            {
-                "openapi": "3.1.0",
-                "paths": {
-                    "/": {
-                        "get": {
-                            "parameters": [
-                                {"name": "a", "in": "query", "schema": {"pattern": "(?!x)"}}
-                            ],
-                        }
-                    }
-                },
-            },
-            "patterns may not look around",
-        ),
-        (
-            {
-                "openapi": "3.1.0",
-                "paths": {
-                    "/": {
-                        "post": {
-                            "requestBody": {
-                                "content": {
-                                    "application/json": {
-                                        "schema": {"$ref": "https://x.example/s.json"}
-                                    }
-                                }
-                            }
-                        }
-                    }
-                },
-            },
-            "https://x.example/s.json",
-        ),
-    ],
-)
-def test_a_document_that_cannot_be_used_is_refused_when_it_is_written(
-    document: Any, problem: str
-) -> None:
-    with pytest.raises(InvalidParameters) as caught:
-        policy(NAME, document=document)
-    (fault,) = caught.value.faults
-    assert fault.path == "document"
-    assert problem in fault.message
-
-
-def test_a_document_is_required() -> None:
-    with pytest.raises(InvalidParameters) as caught:
-        policy(NAME)
-    assert caught.value.faults == (Fault("document", "document is required"),)
 
 
 async def test_the_example_lets_pass_and_refuses() -> None:
