@@ -36,6 +36,7 @@ from policy_engine.policy import (
     typed,
 )
 from policy_engine.remote_keys import remote_jwks
+from policy_engine.shadow import looking
 
 _OAUTH2 = "envoy.extensions.filters.http.oauth2.v3.OAuth2"
 _JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
@@ -106,7 +107,7 @@ class OidcLogin(Policy):
     """
 
     name: ClassVar[str] = "oidc-login"
-    version: ClassVar[Version] = Version(1, 0, 0)
+    version: ClassVar[Version] = Version(1, 1, 0)
     refusals: ClassVar[tuple[Refusal, ...]] = (
         Refusal(
             "Unauthorized, and redirecting to OAuth server is not allowed",
@@ -240,6 +241,18 @@ class OidcLogin(Policy):
         ):
             raise ValueError("jwksUri, endSessionEndpoint and forwardIdToken need the scope openid")
         return self
+
+    def shadow(self, scope: Scope) -> tuple[HttpFilter, ...]:
+        """One `lua` filter that looks for a session; who is not asked to log in gets none here."""
+        cookies = self._cookies(scope)
+        config = looking(
+            self.name,
+            program("oidc_shadow.lua"),
+            SEAL=cookies["oauth_hmac"],
+            EXPIRES=cookies["oauth_expires"],
+            REFRESH=cookies["refresh_token"] if self.refresh_tokens else None,
+        )
+        return (HttpFilter(scope.unique(self.name), config),)
 
     def filters(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """`oauth2`, `jwt_authn` for the ID token, `lua` that takes the session off."""

@@ -196,11 +196,6 @@ KEY = {"key": "API-Key", "in": "header"}
         ),
         (attached("api-key-auth", KEY, failureMode="open"), "failureMode", "runs in Envoy"),
         (attached("api-key-auth", KEY, timeout="1s"), "timeout", "runs in Envoy"),
-        (
-            attached("oidc-login", CATALOGUE.resolve("oidc-login").example, mode="shadow"),
-            "mode",
-            "mode shadow is not possible: oidc-login has no shadow mode",
-        ),
     ],
 )
 def test_what_an_attachment_cannot_mean_is_told_by_its_field(

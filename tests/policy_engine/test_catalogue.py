@@ -35,7 +35,7 @@ EXPECTED = {
     "maintenance-mode": "1.0.0",
     "mirror": "1.0.0",
     "mtls-client-identity": "1.0.0",
-    "oidc-login": "1.0.0",
+    "oidc-login": "1.1.0",
     "opaque-token-auth": "1.1.0",
     "openapi-validation": "1.1.0",
     "pii-masking-regex": "1.0.3",
