@@ -13,7 +13,7 @@ EXPECTED = {
     "advanced-ratelimit": "1.1.2",
     "analytics-header-filter": "1.0.1",
     "api-key-auth": "1.2.1",
-    "aws-authentication": "0.10.0",
+    "aws-authentication": "0.11.0",
     "backend-jwt": "1.0.1",
     "bandwidth-limit": "1.0.0",
     "basic-auth": "1.1.0",

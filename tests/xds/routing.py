@@ -97,10 +97,12 @@ async def router(
     access_log: dict[str, Any] | None = None,
     more_clusters: Sequence[dict[str, Any]] = (),
     https: Mapping[str, dict[str, Any]] | None = None,
+    bootstrap: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Router]:
     """Envoy with `apis`, on a free port; `mark_routes`: answers tell the route as `x-route`.
 
-    `https`: the secrets of an HTTPS listener, by name, instead of HTTP.
+    `https`: the secrets of an HTTPS listener, by name, instead of HTTP; `bootstrap`: more of what
+    Envoy is started with.
     """
     ports = {"http_port": int(https is None), "https_port": int(https is not None)}
     made = XdsSettings(**{"http_address": "127.0.0.1", **ports, **(settings or {})})
@@ -127,7 +129,8 @@ async def router(
                 ]
     clusters = {name: doc for one in compiled for name, doc in one.clusters.items()}
     every_cluster = [*clusters.values(), *more_clusters]
-    config = {"static_resources": {"listeners": [listener], "clusters": every_cluster}}
+    static = {"listeners": [listener], "clusters": every_cluster}
+    config = {**(bootstrap or {}), "static_resources": static}
     secrets = {name: doc for one in compiled for name, doc in one.secrets.items()}
     given_secrets(config, {**secrets, **(https or {})})
     async with envoy(config, arguments=("--file-flush-interval-msec", "50")) as running:

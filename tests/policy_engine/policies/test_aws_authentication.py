@@ -1,5 +1,7 @@
+import asyncio
 import hmac
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -192,6 +194,134 @@ async def test_the_example_is_signed() -> None:
         signature(backend.last, "eu-west-1", "execute-api", str(example["secretAccessKey"]))
 
 
+ROLE = {"roleArn": "arn:aws:iam::123456789012:role/teams/orders", "externalId": "partner:1/2"}
+GIVEN = {"AccessKeyId": "ASIATEMPORARY", "SecretAccessKey": "of the role", "SessionToken": "token"}
+
+
+NOBODY = {
+    "@type": "type.googleapis.com/"
+    "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+    "resolvers": [{"socket_address": {"address": "127.0.0.1", "port_value": 9}}],
+}
+
+
+def token_service(secret: str, by: str) -> Callable[[Received], Answer]:
+    """AWS STS, as far as AssumeRole goes: it gives to who has signed with `secret` as `by`."""
+
+    def answer(request: Received) -> Answer:
+        if request.header("authorization") is None:
+            return Answer(403)
+        signed_by, _ = signature(request, "eu-west-1", "sts", secret)
+        assert signed_by.startswith(f"{by}/")
+        credentials = GIVEN | {"Expiration": 4_102_444_800}
+        said = {"AssumeRoleResponse": {"AssumeRoleResult": {"Credentials": credentials}}}
+        return Answer(body=json.dumps(said).encode())
+
+    return answer
+
+
+@asynccontextmanager
+async def with_role(
+    tmp_path: Path, service: HttpBackend, **params: Any
+) -> AsyncIterator[tuple[Router, HttpBackend]]:
+    """A router whose STS is `service`: Envoy makes the cluster of STS by itself, for a host whose
+    name it cannot resolve here; one that is called the same takes its place once Envoy runs."""
+    name = "sts_token_service_internal-eu-west-1"
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": service.port}}
+    cluster = {
+        "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+        "name": name,
+        "type": "STATIC",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    }
+    clusters, new = tmp_path / "clusters.json", tmp_path / "new.json"
+    clusters.write_text(json.dumps({"resources": []}))
+    new.write_text(json.dumps({"resources": [cluster]}))
+    bootstrap = {
+        "node": {"id": "router", "cluster": "routers"},
+        "dynamic_resources": {"cds_config": {"path_config_source": {"path": str(clusters)}}},
+        "typed_dns_resolver_config": {"name": "nobody", "typed_config": NOBODY},
+    }
+    async with http_backend() as backend:
+        given = {"region": "eu-west-1", "service": "execute-api", "assumeRole": ROLE, **params}
+        written = api(spec(backend.url, given))
+        async with router(written, catalogue=load(()), bootstrap=bootstrap) as running:
+            new.rename(clusters)
+            yield running, backend
+
+
+async def until_signed(running: Router, backend: HttpBackend) -> Received:
+    """The first request that is signed; those before it are not, and pass as they are."""
+    async with asyncio.timeout(60):
+        while True:
+            assert (await running.get("/shop/items")).status_code == 200
+            if backend.last.header("authorization") is not None:
+                return backend.last
+            assert backend.last.header("x-amz-security-token") is None
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("token", [None, "temporary-too"])
+async def test_temporary_credentials_of_a_role_sign(tmp_path: Path, token: str | None) -> None:
+    params = {"sessionToken": token} if token else {}
+    asked = token_service(KEY["secretAccessKey"], KEY["accessKeyId"])
+    async with http_backend(asked) as service:
+        async with with_role(tmp_path, service, **KEY, **params) as (running, backend):
+            got = await until_signed(running, backend)
+            by, over = signature(got, "eu-west-1", "execute-api", GIVEN["SecretAccessKey"])
+            assert by.startswith("ASIATEMPORARY/")
+            assert got.all("x-amz-security-token") == ["token"]
+            assert "x-amz-security-token" in over
+            dumped = (await running.envoy.admin("/config_dump?include_eds")).text
+            assert ROLE["roleArn"] in dumped
+            assert KEY["secretAccessKey"] not in dumped
+            assert "temporary-too" not in dumped
+        request = service.last
+        assert request.header("x-amz-security-token") == token
+        assert dict(parse_qsl(request.path.partition("?")[2])) == {
+            "Version": "2011-06-15",
+            "Action": "AssumeRole",
+            "RoleArn": ROLE["roleArn"],
+            "RoleSessionName": "signalbox",
+            "DurationSeconds": "3600",
+            "ExternalId": "partner:1/2",
+        }
+
+
+async def test_a_router_may_ask_for_the_role_with_credentials_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDOFTHEROUTER")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret of the router")
+    role = {"roleArn": ROLE["roleArn"], "sessionName": "shop@eu", "sessionSeconds": 900}
+    async with http_backend(token_service("secret of the router", "AKIDOFTHEROUTER")) as service:
+        async with with_role(tmp_path, service, assumeRole=role) as (running, backend):
+            got = await until_signed(running, backend)
+            signature(got, "eu-west-1", "execute-api", GIVEN["SecretAccessKey"])
+        told = dict(parse_qsl(service.last.path.partition("?")[2]))
+        assert (told["RoleSessionName"], told["DurationSeconds"]) == ("shop@eu", "900")
+        assert "ExternalId" not in told
+
+
+async def test_who_does_not_get_the_role_signs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDOFTHEROUTER")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret of the router")
+    async with (
+        http_backend(lambda _: Answer(403)) as service,
+        with_role(tmp_path, service, **KEY) as (running, backend),
+    ):
+        async with asyncio.timeout(60):
+            while not service.requests:
+                await asyncio.sleep(0.1)
+        await running.get("/shop/items", headers={"authorization": "AWS4-HMAC-SHA256 x"})
+        assert backend.last.header("authorization") is None
+
+
 def test_upstreams_with_several_names_cannot_be_signed_for() -> None:
     written = f"""
     name: shop
@@ -221,6 +351,20 @@ def test_keys_are_not_shown() -> None:
         ({"secretAccessKey": None}, "", "accessKeyId and secretAccessKey are given together"),
         ({"secretAccessKey": "a\nb"}, "secretAccessKey", "printable ASCII"),
         ({"maxBodyBytes": 0}, "maxBodyBytes", "must be at least 1"),
+        ({"assumeRole": {}}, "assumeRole.roleArn", "roleArn is required"),
+        ({"assumeRole": ROLE | {"roleArn": "orders"}}, "assumeRole.roleArn", "match pattern"),
+        (
+            {"assumeRole": ROLE | {"roleArn": "arn:aws:iam::123456789012:role/a&Action=b"}},
+            "assumeRole.roleArn",
+            "match pattern",
+        ),
+        ({"assumeRole": ROLE | {"sessionName": "a b"}}, "assumeRole.sessionName", "match"),
+        ({"assumeRole": ROLE | {"externalId": "a&b"}}, "assumeRole.externalId", "match"),
+        (
+            {"assumeRole": ROLE | {"sessionSeconds": 60}},
+            "assumeRole.sessionSeconds",
+            "must be at least 900",
+        ),
         ({"Region": "x"}, "Region", "Unknown parameter 'Region'"),
     ],
 )
