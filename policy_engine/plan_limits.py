@@ -12,6 +12,7 @@ from policy_engine.headers import PRIVATE_PREFIX, header_mutation
 from policy_engine.limits import Calendar, Limit, Told, WhenAway
 from policy_engine.limits import Quota as SharedQuota
 from policy_engine.policy import Document, HttpFilter, Scope, typed
+from policy_engine.rate_limits.headers import ietf, refused_by
 from policy_engine.rate_limits.in_router import percent
 from policy_engine.rate_limits.shared import asking, limit_entry
 from policy_engine.shadow import counted, limit_reported
@@ -25,6 +26,8 @@ QUOTA_HEADER = f"{PRIVATE_PREFIX}quota"
 WATCHED_SUBSCRIPTION_HEADER = f"{PRIVATE_PREFIX}shadow-subscription"
 WATCHED_QUOTA_HEADER = f"{PRIVATE_PREFIX}shadow-quota"
 """The same of a subscription that is only looked at, for the limiters behind and nobody else."""
+NAME = "plan"
+"""How callers are told of the limit of a plan."""
 
 _LOCAL = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 _FEWEST_BUCKETS = 64
@@ -78,6 +81,22 @@ def _refusing(scope: Scope) -> tuple[list[Quota], int]:
     return [plans[plan] for plan in sorted(plans)], len(limited)
 
 
+def telling(scope: Scope) -> list[Document]:
+    """Edits of the response that tell in the current draft's headers what a router counts itself.
+
+    The window is told where it is that of all plans: Envoy does not say by which one came.
+    """
+    system = scope.system
+    if system.rate_limiter or not system.ratelimit_ietf_headers:
+        return []
+    units = {
+        one.quota.unit for one in scope.subscriptions if one.quota is not None and one.quota.stop
+    }
+    window = f";w={UNIT_S[units.pop()]}" if len(units) == 1 else ""
+    stated = f'"{NAME}";q=%RESP(x-ratelimit-limit)%{window}'
+    return ietf(stated, NAME, keep_x=system.ratelimit_x_headers)
+
+
 def _in_each_router(
     quotas: Sequence[Quota],
     subscriptions: int,
@@ -89,7 +108,9 @@ def _in_each_router(
 ) -> Document:
     """`local_ratelimit`; `windows`: how many periods' worth a bucket holds."""
     plan, who = _headers(watched=watched)
-    headers = tells and scope.system.ratelimit_x_headers
+    system = scope.system
+    headers = tells and (system.ratelimit_x_headers or system.ratelimit_ietf_headers)
+    named = refused_by(NAME, scope) if tells else []
     return typed(
         _LOCAL,
         {
@@ -97,7 +118,8 @@ def _in_each_router(
             "filter_enabled": percent(100),
             "filter_enforced": percent(100),
             "enable_x_ratelimit_headers": "DRAFT_VERSION_03" if headers else "OFF",
-            "enable_retry_after_header": scope.system.ratelimit_retry_after,
+            "enable_retry_after_header": system.ratelimit_retry_after,
+            **({"response_headers_to_add": named} if named else {}),
             "max_dynamic_descriptors": _buckets(subscriptions),
             "rate_limits": [{"actions": [_said(plan, "plan"), _said(who, "who")]}],
             "descriptors": [
@@ -149,7 +171,7 @@ def _shared(quota: Quota, scope: Scope, *, watched: bool) -> SharedQuota:
     return SharedQuota(
         bucket="subscription shadow" if watched else "subscription",
         limits=(Limit(quota.limit, duration_s, 0, calendar, time_zone),),
-        name="plan",
+        name=NAME,
         shadow=watched,
         when_away=WhenAway(system.ratelimit_when_away),
         told=Told(

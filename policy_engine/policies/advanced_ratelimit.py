@@ -21,7 +21,7 @@ from policy_engine.policy import (
 )
 from policy_engine.rate_limits import in_router
 from policy_engine.rate_limits.costs import Cost
-from policy_engine.rate_limits.headers import TOLD, one_voice
+from policy_engine.rate_limits.headers import TOLD
 from policy_engine.rate_limits.keys import Key, KeyPart
 from policy_engine.rate_limits.quota import Backend, Counted, QuotaParameters
 from policy_engine.rate_limits.together import bucket, shadowed, together
@@ -122,8 +122,7 @@ class AdvancedRatelimit(Policy):
         else:
             self._only_what_a_router_can(quotas)
             limiters = in_router.limiters(name, quotas, scope, marked=marked)
-            told = in_router.telling(quotas, scope)
-            limiting = one_voice(limiters, self.name, scope, told)
+            limiting = in_router.told(limiters, self.name, quotas, scope)
         return (*before, *limiting)
 
     def shadow(self, scope: Scope) -> tuple[HttpFilter, ...]:

@@ -17,8 +17,8 @@ from policy_engine.policy import (
     Version,
     typed,
 )
-from policy_engine.rate_limits.headers import TOLD, one_voice
-from policy_engine.rate_limits.in_router import percent, telling
+from policy_engine.rate_limits.headers import TOLD, refused_by
+from policy_engine.rate_limits.in_router import percent, told
 from policy_engine.rate_limits.keys import Key
 from policy_engine.rate_limits.quota import Backend, Counted, Window
 from policy_engine.rate_limits.together import bucket, shadowed, together
@@ -28,6 +28,7 @@ _TOO_MANY = {
     "error": "Too Many Requests",
     "message": "Rate limit exceeded. Please try again later.",
 }
+_NAME = "default"  # of its one quota, as callers are told
 _LIMITER = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 
 
@@ -51,7 +52,7 @@ class BasicRatelimit(Policy):
     """Limits how many requests pass, whoever sends them.
 
     Attached to an API, one count serves all its operations; attached to an operation, the operation
-    has its own. All limits must hold. Answers tell how much is left of the slowest one.
+    has its own. All limits must hold. Answers tell how much is left of the one with the least.
     """
 
     name: ClassVar[str] = "basic-ratelimit"
@@ -85,7 +86,7 @@ class BasicRatelimit(Policy):
             return together(self.name, [self._counted(scope)], scope, name=name, backend=backend)
         ordered = sorted(self.limits, key=lambda limit: limit.rate_per_s, reverse=True)
         filters = [HttpFilter(scope.unique(self.name), _limiter(one, scope)) for one in ordered]
-        return one_voice(filters, self.name, scope, telling([self._counted(scope)], scope))
+        return told(filters, self.name, [self._counted(scope)], scope)
 
     def shadow(self, scope: Scope) -> tuple[HttpFilter, ...]:
         """The same limiters, which count and refuse nothing."""
@@ -101,7 +102,7 @@ class BasicRatelimit(Policy):
     def _counted(self, scope: Scope) -> Counted:
         key = Key((), scope)
         return Counted(
-            name="default",
+            name=_NAME,
             bucket=bucket(scope, self.name, "default", key),
             limits=tuple(
                 CountedLimit(one.requests, duration_s(one.duration)) for one in self.limits
@@ -114,7 +115,8 @@ class BasicRatelimit(Policy):
 
 def _limiter(limit: Limit, scope: Scope) -> Document:
     system = scope.system
-    told = system.ratelimit_x_headers or system.ratelimit_ietf_headers
+    tells = system.ratelimit_x_headers or system.ratelimit_ietf_headers
+    named = refused_by(_NAME, scope)
     return typed(
         _LIMITER,
         {
@@ -126,7 +128,8 @@ def _limiter(limit: Limit, scope: Scope) -> Document:
             },
             "filter_enabled": percent(100),
             "filter_enforced": percent(100),
-            "enable_x_ratelimit_headers": "DRAFT_VERSION_03" if told else "OFF",
+            "enable_x_ratelimit_headers": "DRAFT_VERSION_03" if tells else "OFF",
             "enable_retry_after_header": system.ratelimit_retry_after,
+            **({"response_headers_to_add": named} if named else {}),
         },
     )

@@ -13,6 +13,7 @@ from policy_engine.plan_limits import (
     WATCHED_QUOTA_HEADER,
     WATCHED_SUBSCRIPTION_HEADER,
     limiters,
+    telling,
     watchers,
 )
 from policy_engine.policy import Document, HttpFilter, Policy, Refusal, Scope, Version
@@ -131,5 +132,5 @@ def _limits(name: str, scope: Scope) -> tuple[HttpFilter, ...]:
     found = limiters(f"{name}.quota", scope)
     if not found:
         return ()
-    *away, telling = found
-    return (*away, *one_voice([telling], SubscriptionValidation.name, scope))
+    *away, asked = found
+    return (*away, *one_voice([asked], SubscriptionValidation.name, scope, telling(scope)))

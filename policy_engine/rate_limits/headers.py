@@ -1,13 +1,14 @@
 """What callers are told of limits, and who is believed.
 
 Each of Envoy's limiters adds headers of its own; responses meet the last filter of a chain first,
-and `%RESP()%` is the first value of a header. So of several limiters the innermost is believed, and
-an upstream is not.
+and `%RESP()%` is the first value of a header. So of several policies the innermost is believed, and
+an upstream is not. Of several limiters of one policy, the one with the fewest left is.
 """
 
 from collections.abc import Sequence
 
 from policy_engine.headers import header_mutation
+from policy_engine.lua import constants, lua, program
 from policy_engine.policy import Document, HttpFilter, Scope, literal
 
 X_HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
@@ -30,6 +31,32 @@ def one_voice(
     return (HttpFilter(scope.unique(f"{name}.told"), header_mutation(response=edits)), *filters)
 
 
+def strictest(
+    filters: Sequence[HttpFilter],
+    name: str,
+    scope: Scope,
+    *,
+    policy: str | None,
+    names: Sequence[str] | None,
+    keep_x: bool,
+) -> tuple[HttpFilter, ...]:
+    """`filters`, limiters of policy `name` with one limit each, and what tells of the strictest.
+
+    `policy` is the value of `RateLimit-Policy`, None for neither header of the draft; `names` are
+    those of the filters for `RateLimit`, None where a request may pass one of them unseen.
+    """
+    given = constants(POLICY=policy, NAMES=None if names is None else list(names), KEEP=keep_x)
+    program_ = lua(f"{given}{program('strictest_limit.lua')}")
+    return (HttpFilter(scope.unique(f"{name}.told"), program_), *filters)
+
+
+def refused_by(quota: str, scope: Scope) -> list[Document]:
+    """What a limiter of Envoy's adds to its refusals."""
+    if not scope.system.ratelimit_x_headers:
+        return []
+    return [{"header": {"key": "x-ratelimit-quota", "value": literal(quota)}}]
+
+
 def _more_behind(name: str, scope: Scope) -> bool:
     """Whether another limiter may stand between this one and the upstream."""
     if scope.repeats(name):
@@ -42,11 +69,11 @@ def _more_behind(name: str, scope: Scope) -> bool:
 def ietf(policy: str, only: str | None, *, keep_x: bool) -> list[Document]:
     """Edits that tell what Envoy's limiter says in `RateLimit` and `RateLimit-Policy`.
 
-    `policy` is the value of `RateLimit-Policy`; `only` the name of the limit if there is one only:
-    of several, Envoy does not say whose numbers it tells.
+    `policy` is the value of `RateLimit-Policy`, a format string; `only` the name of the limit if
+    there is one only: of several, Envoy does not say whose numbers it tells.
     Source: draft-ietf-httpapi-ratelimit-headers-10.
     """
-    made = _if_limited("ratelimit-policy", literal(policy))
+    made = _if_limited("ratelimit-policy", policy)
     if only is not None:
         state = "%RESP(x-ratelimit-remaining)%;t=%RESP(x-ratelimit-reset)%"
         made += _if_limited("ratelimit", f'"{literal(only)}";r={state}')

@@ -9,8 +9,8 @@ from dataclasses import replace
 from itertools import count
 
 from policy_engine.limits import Algorithm, Limit
-from policy_engine.policy import Document, HttpFilter, Scope, typed
-from policy_engine.rate_limits.headers import ietf
+from policy_engine.policy import Document, HttpFilter, Scope, literal, typed
+from policy_engine.rate_limits.headers import ietf, one_voice, refused_by, strictest
 from policy_engine.rate_limits.keys import gate
 from policy_engine.rate_limits.quota import Counted
 
@@ -39,11 +39,9 @@ def limiters(
     So a request that a fast limit refuses takes nothing from a slow one: one filter for all would
     take from each. The other way round a fast limit loses only what it soon has again.
     """
-    alone = [replace(one, limits=(limit,)) for one in quotas for limit in one.limits]
-    alone.sort(key=lambda one: one.limits[0].limit / one.limits[0].window_s, reverse=True)
     return [
         HttpFilter(f"{name}.{number}", limiter([one], scope, marked=marked))
-        for number, one in enumerate(alone, start=1)
+        for number, one in enumerate(alone(quotas), start=1)
     ]
 
 
@@ -86,6 +84,8 @@ def limiter(
             )
     system = scope.system
     headers = tells and (system.ratelimit_x_headers or system.ratelimit_ietf_headers)
+    named = refused_by(quotas[0].name, scope) if tells and len(quotas) == 1 else []
+    added = [*named, *([] if marked is None else [marked])]
     return typed(
         _LIMITER,
         {
@@ -97,32 +97,48 @@ def limiter(
             "max_dynamic_descriptors": system.ratelimit_memory_entries,
             "rate_limits": rate_limits,
             "descriptors": descriptors,
-            **({} if marked is None else {"response_headers_to_add": [marked]}),
+            **({"response_headers_to_add": added} if added else {}),
         },
     )
 
 
-def telling(quotas: Sequence[Counted], scope: Scope) -> list[Document]:
-    """Edits of the response that tell of `quotas` in the current draft's headers."""
+def told(
+    filters: Sequence[HttpFilter], policy: str, quotas: Sequence[Counted], scope: Scope
+) -> tuple[HttpFilter, ...]:
+    """`filters`, which hold the limits of `quotas` as `alone` has them, telling with one voice."""
     system = scope.system
-    if not system.ratelimit_ietf_headers:
-        return []
-    limits = _named(quotas)
-    policy = ", ".join(
-        f'"{name}";q={limit.limit};w={round(limit.window_s) or 1}' for name, limit in limits
-    )
+    limits = [(_name(one, quotas), one.limits[0]) for one in alone(quotas)]
+    stated = None
+    if system.ratelimit_ietf_headers:
+        stated = ", ".join(
+            f'"{name}";q={limit.limit};w={round(limit.window_s) or 1}' for name, limit in limits
+        )
     counts_all = all(one.cost is None and not one.key.may_bypass for one in quotas)
-    only = limits[0][0] if len(limits) == 1 and counts_all else None
-    return ietf(policy, only, keep_x=system.ratelimit_x_headers)
+    if len(filters) > 1 and (stated is not None or system.ratelimit_x_headers):
+        return strictest(
+            filters,
+            policy,
+            scope,
+            policy=stated,
+            names=[name for name, _ in limits] if counts_all else None,
+            keep_x=system.ratelimit_x_headers,
+        )
+    only = limits[0][0] if counts_all else None
+    edits = [] if stated is None else ietf(literal(stated), only, keep_x=system.ratelimit_x_headers)
+    return one_voice(filters, policy, scope, edits)
 
 
-def _named(quotas: Sequence[Counted]) -> list[tuple[str, Limit]]:
-    """Each limit with the name that callers are told: the quota's, or with its window behind."""
-    return [
-        (one.name if len(one.limits) == 1 else f"{one.name}-{round(limit.window_s) or 1}s", limit)
-        for one in quotas
-        for limit in one.limits
-    ]
+def alone(quotas: Sequence[Counted]) -> list[Counted]:
+    """Each limit as a quota of its own, the one that fills fastest first."""
+    found = [replace(one, limits=(limit,)) for one in quotas for limit in one.limits]
+    found.sort(key=lambda one: one.limits[0].limit / one.limits[0].window_s, reverse=True)
+    return found
+
+
+def _name(one: Counted, quotas: Sequence[Counted]) -> str:
+    """What callers are told: the quota's name, or with its window behind if it has several."""
+    several = any(len(quota.limits) > 1 for quota in quotas if quota.bucket == one.bucket)
+    return f"{one.name}-{round(one.limits[0].window_s) or 1}s" if several else one.name
 
 
 def _bucket(one: Counted, limit: Limit, windows: int) -> Document:

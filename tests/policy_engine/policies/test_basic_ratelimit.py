@@ -1,6 +1,7 @@
 import asyncio
+import re
 
-from tests.policy_engine.attached import TOO_MANY, limit, policy
+from tests.policy_engine.attached import SYSTEM, TOO_MANY, limit, policy
 from tests.policy_engine.gateway import Api, Gateway, gateway
 from tests.servers.http_backend import Answer
 
@@ -116,3 +117,67 @@ async def test_an_upstreams_own_429_stays_as_it_is() -> None:
         answer = await running.client.get("/")
         assert (answer.status_code, answer.text) == (429, "mine")
         assert answer.headers["content-type"] == "text/x"
+
+
+async def test_of_several_limits_the_strictest_is_told_and_each_in_the_drafts_headers() -> None:
+    both = policy(
+        "basic-ratelimit",
+        limits=[{"requests": 100, "duration": "1h"}, {"requests": 3, "duration": "1m"}],
+    )
+    async with gateway(Api((both,))) as running:
+        running.backend.answer = lambda _: Answer(headers=(("X-RateLimit-Remaining", "0"),))
+        answers = [await running.client.get("/") for _ in range(4)]
+        assert [one.status_code for one in answers] == [200, 200, 200, 429]
+        for answer, left in zip(answers, ("2", "1", "0", "0"), strict=True):
+            assert answer.headers.get_list("x-ratelimit-limit") == ["3"]
+            assert answer.headers.get_list("x-ratelimit-remaining") == [left]
+            assert 0 <= int(answer.headers["x-ratelimit-reset"]) <= 60
+            stated = answer.headers["ratelimit-policy"]
+            assert stated == '"default-60s";q=3;w=60, "default-3600s";q=100;w=3600'
+        each = answers[0].headers.get_list("ratelimit")
+        assert re.fullmatch(
+            r'"default-60s";r=2;t=\d+, "default-3600s";r=99;t=\d+', ", ".join(each)
+        ), each
+        refused = answers[-1].headers
+        assert re.fullmatch(r'"default-60s";r=0;t=\d+', refused["ratelimit"])
+        assert refused.get_list("x-ratelimit-quota") == ["default"]
+        assert "x-ratelimit-quota" not in answers[0].headers
+
+
+async def test_the_slow_limit_is_told_once_less_is_left_of_it() -> None:
+    both = policy(
+        "basic-ratelimit",
+        limits=[{"requests": 3, "duration": "1h"}, {"requests": 50, "duration": "1s"}],
+    )
+    async with gateway(Api((both,))) as running:
+        answers = [await running.client.get("/") for _ in range(4)]
+        assert [one.status_code for one in answers] == [200, 200, 200, 429]
+        told = [[one.headers[name] for name in TOLD[:2]] for one in answers]
+        assert told == [["3", "2"], ["3", "1"], ["3", "0"], ["3", "0"]]
+
+
+async def test_an_inner_limit_takes_part_in_who_is_the_strictest() -> None:
+    both = policy(
+        "basic-ratelimit",
+        limits=[{"requests": 20, "duration": "1h"}, {"requests": 9, "duration": "1m"}],
+    )
+    async with gateway(Api((both,), {"/": (), "/few": (limit(2),)})) as running:
+        few = await running.client.get("/few")
+        assert few.headers.get_list("x-ratelimit-limit") == ["2"]
+        assert few.headers.get_list("x-ratelimit-remaining") == ["1"]
+        other = await running.client.get("/")
+        assert other.headers.get_list("x-ratelimit-limit") == ["9"]
+
+
+async def test_without_x_headers_only_those_of_the_draft_are_told() -> None:
+    both = policy(
+        "basic-ratelimit",
+        limits=[{"requests": 20, "duration": "1h"}, {"requests": 1, "duration": "1m"}],
+    )
+    system = SYSTEM.model_copy(update={"ratelimit_x_headers": False})
+    async with gateway(Api((both,), system=system)) as running:
+        answers = [await running.client.get("/") for _ in range(2)]
+        assert [one.status_code for one in answers] == [200, 429]
+        for answer in answers:
+            assert not [name for name in answer.headers if name.startswith("x-ratelimit")]
+            assert '"default-60s";r=0' in answer.headers["ratelimit"]

@@ -1,5 +1,6 @@
 """subscription-validation through a real Envoy; what becomes live and expires is xds's part."""
 
+import re
 from hashlib import sha256
 from typing import Any
 
@@ -229,3 +230,22 @@ async def test_in_shadow_nobody_is_refused_and_nothing_is_taken_off() -> None:
             told = running.backend.last
             assert told.all("subscription-key") == ([] if token is None else [token])
             assert told.all(SUBSCRIPTION_HEADER) == []
+
+
+async def test_a_router_that_counts_by_itself_tells_in_the_drafts_headers() -> None:
+    hourly, monthly = Quota("gold", 5, "Hour"), Quota("basic", 1, "Month")
+    async with gateway(api(subscriber("s1", quota=hourly))) as running:
+        answer = await ask(running, "token of s1")
+        assert answer.headers["ratelimit-policy"] == '"plan";q=5;w=3600'
+        assert re.fullmatch(r'"plan";r=4;t=\d+', answer.headers["ratelimit"])
+    both = (subscriber("s1", quota=hourly), subscriber("s2", quota=monthly), subscriber("s3"))
+    async with gateway(api(*both)) as running:
+        answer = await ask(running, "token of s1")
+        assert answer.headers["ratelimit-policy"] == '"plan";q=5'
+        assert (await ask(running, "token of s2")).status_code == 200
+        refused = await ask(running, "token of s2")
+        assert refused.status_code == 429
+        assert refused.headers["x-ratelimit-quota"] == "plan"
+        assert re.fullmatch(r'"plan";r=0;t=\d+', refused.headers["ratelimit"])
+        free = await ask(running, "token of s3")
+        assert not [name for name in free.headers if "ratelimit" in name]
