@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-from contextlib import asynccontextmanager
 
 import grpc.aio
 import pytest
@@ -16,10 +15,9 @@ from analytics.errors import CannotListen
 from analytics.outbox import Outbox
 from analytics.settings import AnalyticsSettings
 from bus.usage import AccessLogGap, RequestsServed
-from tests.analytics.test_outbox import Bus
+from tests.analytics.receiving import DEADLINE_S, Bus, receiving
 from xds.wire.messages import build, message_class
 
-DEADLINE_S = 20.0
 MESSAGE = "envoy.service.accesslog.v3.StreamAccessLogsMessage"
 METHOD = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 
@@ -51,18 +49,6 @@ def message(*entries, node=None):
     if node:
         document["identifier"] = {"node": {"id": node}, "log_name": "signalbox"}
     return build(MESSAGE, document).SerializeToString()
-
-
-@asynccontextmanager
-async def receiving(**settings):
-    bus = Bus()
-    outbox = Outbox(bus, 1 << 20)
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(outbox.run())
-        async with receive_access_logs(AnalyticsSettings(**settings), outbox) as listening:
-            yield bus, listening
-        await outbox.drained(DEADLINE_S)
-        task.cancel()
 
 
 async def deliver(target, *messages):

@@ -10,27 +10,7 @@ from analytics.outbox import Outbox
 from bus.errors import BusUnavailable, MalformedEvent
 from bus.usage import AccessLogGap, RequestsServed
 from tests.analytics.batches import Call, served
-
-DEADLINE_S = 20.0
-
-
-class Bus:
-    """A publisher that fails as told, and remembers what it took, by id."""
-
-    def __init__(self):
-        self.fails_with = None
-        self.attempts = []
-        self.taken = {}
-
-    async def publish(self, event, *, event_id=None):
-        self.attempts.append(event_id)
-        await asyncio.sleep(0)
-        if self.fails_with is not None and isinstance(event, RequestsServed):
-            raise self.fails_with
-        self.taken[event_id] = event
-
-    def events(self, kind):
-        return [event for event in self.taken.values() if isinstance(event, kind)]
+from tests.analytics.receiving import DEADLINE_S, Bus, until
 
 
 @asynccontextmanager
@@ -41,12 +21,6 @@ async def running(buffer_bytes=1 << 20):
         task = group.create_task(outbox.run())
         yield bus, outbox
         task.cancel()
-
-
-async def until(condition):
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def event(requests=1):

@@ -4,7 +4,7 @@ import pytest
 
 from controller.documents import read, to_yaml
 from controller.errors import ParseFailed
-from tests.bus.resources.test_bounded_yaml import merge_bomb
+from tests.bus.resources.bombs import merge_bomb
 
 
 def test_json_and_yaml_say_the_same() -> None:

@@ -2,15 +2,7 @@ import pytest
 import yaml
 
 from bus.resources.bounded_yaml import BoundedLoader, TooMuch, check_depth
-
-
-def merge_bomb() -> str:
-    """A few lines that say 2 * 9**12 members."""
-    lines = ["a0: &a0 {a: 1, b: 2}"]
-    for number in range(1, 13):
-        aliases = ", ".join([f"*a{number - 1}"] * 9)
-        lines.append(f"a{number}: &a{number} {{<<: [{aliases}]}}")
-    return "\n".join(lines)
+from tests.bus.resources.bombs import merge_bomb
 
 
 def test_merge_keys_bring_in_members() -> None:

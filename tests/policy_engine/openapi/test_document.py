@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from policy_engine.openapi.document import LONGEST_BYTES, for_direction, read, resolved
-from tests.bus.resources.test_bounded_yaml import merge_bomb
+from tests.bus.resources.bombs import merge_bomb
 
 LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n"

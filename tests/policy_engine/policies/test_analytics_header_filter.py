@@ -6,8 +6,7 @@ import pytest
 from bus.usage import RequestsServed
 from policy_engine.errors import InvalidParameters
 from policy_engine.policies.analytics_header_filter import AnalyticsHeaderFilter
-from tests.analytics.test_access_log import receiving
-from tests.analytics.test_outbox import until
+from tests.analytics.receiving import receiving, until
 from tests.policy_engine.attached import CATALOGUE, policy
 from tests.policy_engine.python_gateway import python_api, ref
 from tests.servers.http_backend import Answer, http_backend
