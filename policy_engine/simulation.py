@@ -17,7 +17,7 @@ from pydantic_core import to_jsonable_python
 from policy_engine.engine.call import Call
 from policy_engine.engine.messages import ProcessingRequest, ProcessingResponse
 from policy_engine.engine.runtime import Runtime
-from policy_engine.hooks import Answer
+from policy_engine.hooks import CHOICE_NAMESPACE, Answer
 from policy_engine.hop import BodySendMode, Hop, ext_proc
 
 Headers = tuple[tuple[str, str], ...]
@@ -52,6 +52,7 @@ class Outcome:
     """Policies in shadow mode that would have answered, and why."""
     published: Mapping[str, Any] = field(default_factory=dict)
     failures: tuple[str, ...] = ()  # policies that failed: name, phase, kind, reason
+    sent_to: str | None = None  # the upstream definition that a policy has chosen
 
     def header(self, name: str) -> str | None:
         """The value of a header of the answer in any case; None without one."""
@@ -137,6 +138,7 @@ class Play:
             chunks=tuple(back.chunks),
             would_have={name: str(why) for name, why in shadow.items()},
             published=self._metadata.get("signalbox", {}),
+            sent_to=self._metadata.get(CHOICE_NAMESPACE, {}).get("upstream"),
             failures=tuple(
                 f"{one.policy} {one.phase} {one.kind}: {one.reason}"
                 for one in self._runtime.failures.taken()

@@ -95,6 +95,7 @@ def simulate(
     system: SystemParameters | None = None,
     max_body_bytes: int = 1 << 20,
     max_answer_bytes: int = 4 << 20,
+    upstreams: Sequence[str] = (),
 ) -> Outcome:
     """What becomes of `request` with `policies` in this order; see `simulated`."""
     return asyncio.run(
@@ -109,6 +110,7 @@ def simulate(
             system=system,
             max_body_bytes=max_body_bytes,
             max_answer_bytes=max_answer_bytes,
+            upstreams=upstreams,
         )
     )
 
@@ -124,13 +126,16 @@ async def simulated(
     system: SystemParameters | None = None,
     max_body_bytes: int = 1 << 20,
     max_answer_bytes: int = 4 << 20,
+    upstreams: Sequence[str] = (),
 ) -> Outcome:
     """`simulate` for tests that are coroutines.
 
     `body`: of the request, several parts where it comes in chunks. `answer`: of the upstream, 200
     without a body by default; `answer_chunks`: its body in parts. `metadata`: what filters before
-    wrote. `outside`: what policies can ask; nothing by default. Raises TypeError for policies that
-    do not run in Python, PolicyNotCompiled.
+    wrote. `outside`: what policies can ask; nothing by default. `upstreams`: names of the API's
+    upstream definitions.
+
+    Raises TypeError for policies that do not run in Python, PolicyNotCompiled.
     """
     attached = [one if isinstance(one, Attached) else written(one) for one in policies]
     native = [one.policy.name for one in attached if not isinstance(one.policy, PythonPolicy)]
@@ -138,6 +143,7 @@ async def simulated(
         raise TypeError(f"{native[0]} runs in Envoy: try it with compose.policy_kit.with_envoy")
     catalogue = Catalogue({type(one.policy) for one in attached}, system=system)
     scope = Scope("api", "tested", "Tested", "v1.0", "/", system=catalogue.system)
+    scope.upstreams = tuple(upstreams)
     scope.attached = tuple(one.policy.name for one in attached)
     # the engine decides all conditions here, also those that Envoy would
     alike = (tuple(group) for _, group in groupby(attached, failure_mode))

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from policy_engine.catalogue import load
 from policy_engine.hooks import Exchange, PythonPolicy, json_answer
-from policy_engine.policy import Version
+from policy_engine.policy import Routing, Version
 from policy_engine.testing import Answer, Asked, Fetched, Servers, simulate, simulated, written
 
 
@@ -43,6 +43,18 @@ class Refuse(Named):
 
     def on_request_headers(self, exchange: Exchange) -> Answer:
         return json_answer(403, {"error": "no"}, reason="never")
+
+
+class ToBeta(Named):
+    """Sends requests to an upstream definition that is called beta."""
+
+    name = "to-beta"
+
+    def routing(self) -> Routing:
+        return Routing(choosable=True)
+
+    def on_request_headers(self, exchange: Exchange) -> None:
+        exchange.send_to("beta")
 
 
 class Upper(Named):
@@ -202,3 +214,12 @@ def test_policies_of_envoy_are_not_simulated() -> None:
     native = load(()).resolve("set-headers")
     with pytest.raises(TypeError, match="set-headers runs in Envoy"):
         simulate(native.model_validate(native.example))  # type: ignore[arg-type]
+
+
+def test_the_upstream_that_a_policy_chooses_is_told() -> None:
+    assert simulate(Mark()).sent_to is None
+    assert simulate(ToBeta(), upstreams=["beta", "gamma"]).sent_to == "beta"
+    for one in (ToBeta(), written(ToBeta(), failure_mode="open")):
+        outcome = simulate(one, upstreams=["gamma"])
+        assert (outcome.status, outcome.sent_to) == (502, None)
+        assert "no upstream definition 'beta'; it has gamma" in outcome.failures[0]
