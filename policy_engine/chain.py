@@ -89,7 +89,7 @@ class Chain:
     answering: tuple[HttpFilter, ...] = ()
     """What gives `answer` as a filter, for routes that have to go on to an upstream."""
     preflights: tuple[tuple[Preflight, tuple[HttpFilter, ...]], ...] = ()
-    """Each preflight with the filters that stand before its policy."""
+    """Each preflight with the filters that stand before its policy, without those that count."""
     steps: tuple[Step, ...] = ()
     services: tuple[Service, ...] = ()
     secrets: tuple[Secret, ...] = ()
@@ -209,6 +209,13 @@ def _hops(neighbours: tuple[Attached, ...]) -> Iterator[_Run]:
         yield _Run(neighbours, python=True)
 
 
+def needs_engine(one: Attached) -> bool:
+    """Whether requests call the engine because of the policy. Raises PolicyNotCompiled."""
+    if isinstance(one.policy, PythonPolicy):
+        return bool(one.policy.phases() | _phases_of_condition(one))
+    return any(part.probes for part in parts(one, ""))
+
+
 def failure_mode(one: Attached) -> FailureMode:
     """What becomes of requests when the Python policy fails: authentication is always closed."""
     if not isinstance(one.policy, PythonPolicy) or one.policy.authenticates:
@@ -304,7 +311,10 @@ def _with_native(chain: Chain, run: _Run, scope: Scope) -> Chain:
         made = policy.shadow(scope)
     else:
         made = policy.filters(scope) if always else conditional_filters(policy, scope)
+    if policy.counts:
+        made = tuple(replace(each, counts=True) for each in made)
     filters = made if always else behind_gates(run.parts, made, policy)
+    met = uncounted(before)
     if one.mode == "shadow":
         return replace(
             chain,
@@ -325,12 +335,17 @@ def _with_native(chain: Chain, run: _Run, scope: Scope) -> Chain:
         answer = policy.answer() or policy.redirect(scope)
         answering = conditional_filters(policy, scope) if answer is not None else ()
         chain = replace(chain, answer=answer, answering=answering)
-        preflights = tuple((each, before) for each in policy.preflights())
+        preflights = tuple((each, met) for each in policy.preflights())
     else:
-        preflights = tuple((each, before + filters) for each in _asked_for(policy))
+        preflights = tuple((each, met + filters) for each in _asked_for(policy))
     chain = replace(chain, preflights=chain.preflights + preflights)
     chain = _with_policy(chain, policy, scope, before, filters, way=way)
     return replace(chain, filters=before + filters)
+
+
+def uncounted(filters: tuple[HttpFilter, ...]) -> tuple[HttpFilter, ...]:
+    """Those that preflights meet which the gateway answers: they are no requests to the API."""
+    return tuple(one for one in filters if not one.counts)
 
 
 def _way_before(chain: Chain, parts: tuple[Part, ...]) -> str | None:

@@ -121,6 +121,8 @@ class HttpFilter:
     per_route: Document | None = None
     """For filters that read the route: goes to `typed_per_filter_config` under `name`."""
     when: Gate | None = None  # None: always
+    counts: bool = False
+    """Whether it counts requests: preflights that the gateway answers do not meet it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +310,8 @@ class Policy(Parameters):
     refusals: ClassVar[tuple[Refusal, ...]] = ()
     silenced: ClassVar[frozenset[str]] = frozenset()
     """Response headers, lower-case, that only the gateway may say: upstreams' are removed."""
+    counts: ClassVar[bool] = False
+    """Whether its filters count requests: preflights that the gateway answers do not meet them."""
     source: ClassVar[str] = ""
     """Digest of the code, set by the gateway for policies of its watched folder."""
     example: ClassVar[Document]

@@ -77,6 +77,7 @@ class AdvancedRatelimit(Policy):
         ),
     )
     silenced: ClassVar[frozenset[str]] = TOLD
+    counts: ClassVar[bool] = True
     example: ClassVar[Document] = {
         "quotas": [
             {

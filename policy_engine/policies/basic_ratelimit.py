@@ -53,6 +53,7 @@ class BasicRatelimit(Policy):
 
     Attached to an API, one count serves all its operations; attached to an operation, the operation
     has its own. All limits must hold. Answers tell how much is left of the one with the least.
+    Preflights that `cors` answers are not counted.
     """
 
     name: ClassVar[str] = "basic-ratelimit"
@@ -62,6 +63,7 @@ class BasicRatelimit(Policy):
         Refusal("rate_limited_by_quota", 429, _TOO_MANY),
     )
     silenced: ClassVar[frozenset[str]] = TOLD
+    counts: ClassVar[bool] = True
     example: ClassVar[Document] = {
         "limits": [{"requests": 10, "duration": "1s"}, {"requests": 300, "duration": "1m"}]
     }

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from bus.resources.document import duration_s
 from bus.resources.rest_api import Operation, Resilience, RestApi, RestApiSpec
 from bus.route_key import RouteKey
-from policy_engine.chain import WAYS_MAX, Chain, Step
+from policy_engine.chain import WAYS_MAX, Chain, Step, uncounted
 from policy_engine.hooks import CHOICE_NAMESPACE
 from policy_engine.policy import (
     DirectAnswer,
@@ -247,9 +247,8 @@ class SiteWriter:
             (one, self.layout.only(before)) for one, before in self.api_chain.preflights
         ]
         if self.api_chain.answer is None:
-            levels += [
-                (one, Layout(before, self.layout.end).config) for one, before in chain.preflights
-            ]
+            above = uncounted(self.api_chain.filters)
+            levels += [(one, self.layout.only(above, before)) for one, before in chain.preflights]
         for number, (preflight, per_filter) in enumerate(levels):
             if preflight.lets_pass and self._has_options(parts):
                 continue

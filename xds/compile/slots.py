@@ -87,23 +87,24 @@ class Layout:
             if one.per_route is not None
         }
 
-    def only(self, filters: Sequence[HttpFilter]) -> dict[str, Document]:
-        """Entries for a route that has of these slots only the first `filters`.
+    def only(
+        self, filters: Sequence[HttpFilter], behind: tuple[HttpFilter, ...] = ()
+    ) -> dict[str, Document]:
+        """Entries for a route that has of these slots only `filters`, and `behind` after them.
 
-        Slots that hold nothing else stay, those behind are switched off; what shares a slot with
-        filters that must not run goes behind all of them.
+        Slots that hold nothing else stay as long as none before them is switched off; what shares a
+        slot with filters that must not run, or stands behind one, goes behind all of them.
         """
-        left = len(filters)
+        wanted = {one.name for one in filters}
         off: dict[str, Document] = {}
         rest: tuple[HttpFilter, ...] = ()
         for (_, members), slot in zip(self._groups, self._slots, strict=True):
-            if left >= len(members):
-                left -= len(members)
+            kept = tuple(one for one in members if one.name in wanted)
+            if kept == members and not rest:
                 continue
-            rest += members[:left]
-            left = 0
+            rest += kept
             off[slot_names()[slot]] = _OFF
-        return off | Layout(rest, self.end).config
+        return off | Layout((*rest, *behind), self.end).config
 
 
 def _groups(filters: Iterable[HttpFilter]) -> Iterator[tuple[Gate | None, tuple[HttpFilter, ...]]]:
