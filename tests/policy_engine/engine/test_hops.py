@@ -78,6 +78,27 @@ def test_a_hop_is_the_same_when_it_was_written_down_and_read_again() -> None:
         assert Hop.of(hop.document()).name == hop.name
 
 
+def test_only_hops_that_may_choose_an_upstream_know_the_names() -> None:
+    chooses = ref("interceptor-service", endpoint="http://interceptor.example", request={})
+    beta = {"name": "beta", "upstreams": [{"url": "http://beta.example"}]}
+    one, two = (
+        python_api(
+            [chooses],
+            {"GET /a": [ref("stamp", word="a")]},
+            "http://u.example",
+            upstreamDefinitions=[beta, *more],
+        )
+        for more in ([], [beta | {"name": "gamma"}])
+    )
+    hops, others = hops_of(one, CATALOGUE), hops_of(two, CATALOGUE)
+    assert asked_for(one) == {hop.name for hop in hops}
+    assert [hop.place.upstreams for hop in hops] == [("beta",), ()]
+    assert hops[0].name != others[0].name
+    assert hops[1].name == others[1].name
+    for hop in hops:
+        assert Hop.of(json.loads(json.dumps(hop.document()))) == hop
+
+
 def test_an_api_that_is_not_deployed_has_no_hops() -> None:
     spec = {"deploymentState": "undeployed"}
     api = python_api([ref("stamp", word="a")], None, "http://u.example", **spec)
