@@ -184,6 +184,11 @@ def _components(
 ) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
     """Those of `names`, each imported only when it is to run."""
     readiness_of_controller = readiness.of(CONTROLLER)
+    awake = None
+    if XDS in names and ENGINE in names:
+        from policy_engine.engine.awake import Awake  # noqa: PLC0415
+
+        awake = Awake(settings.policy_engine.engine_workers)
     if XDS in names:
         from xds import service as xds  # noqa: PLC0415
 
@@ -197,6 +202,7 @@ def _components(
                 folder=folder.root,
                 org=settings.gateway.org,
                 gateway=settings.gateway.gateway,
+                workers=awake,
             ),
         )
     if CONTROLLER in names and record is not None:
@@ -241,6 +247,7 @@ def _components(
                 catalogue,
                 readiness.of(ENGINE),
                 hops_file=folder.hops_file,
+                awake=awake,
             ),
         )
 

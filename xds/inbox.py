@@ -53,7 +53,13 @@ class PoliciesChanged:
     names: frozenset[str]
 
 
-Item = Event | Connected | Disconnected | Applied | Rejected | Expired | PoliciesChanged
+class WorkersAwake:
+    """The workers of the policy engine are awake, or were waited for long enough."""
+
+
+Item = (
+    Event | Connected | Disconnected | Applied | Rejected | Expired | PoliciesChanged | WorkersAwake
+)
 
 
 class Inbox:

@@ -5,6 +5,7 @@ What can happen, all through one inbox, one at a time:
 * a router connects, disconnects, acknowledges or refuses: told on the bus as `router.*`
 * a key or plan expires: its APIs are compiled again without it
 * the code of policies changes: their APIs are compiled again
+* the workers of the policy engine are awake: what has waited for them is compiled
 * somebody asks for a full report
 """
 
@@ -41,6 +42,7 @@ from xds.inbox import (
     Inbox,
     PoliciesChanged,
     Rejected,
+    WorkersAwake,
 )
 from xds.last_good import LastGoodFolder
 from xds.liveness import Liveness
@@ -49,6 +51,7 @@ from xds.publication import SCOPE_URL, Changes
 from xds.reports import Reports
 from xds.settings import XdsSettings
 from xds.statics import Statics
+from xds.waiting import NoWorkers, Waiting, Workers
 from xds.wire.messages import digest, encode
 
 log = structlog.get_logger()
@@ -89,7 +92,9 @@ class Service:
         *,
         org: str,
         gateway: str,
+        waiting: Waiting,
     ) -> None:
+        self._waiting = waiting
         self._bus = bus
         self._ads = ads
         self._inbox = inbox
@@ -114,6 +119,7 @@ class Service:
             group.create_task(self._read(), name="xds: read state")
             group.create_task(self._listen(), name="xds: hear requests")
             group.create_task(self._watch(), name="xds: watch policies")
+            group.create_task(self._waiting.run(), name="xds: wait for workers")
             group.create_task(self._reports.run(), name="xds: tell what happened")
             group.create_task(self._work(), name="xds: work")
 
@@ -148,6 +154,8 @@ class Service:
                     case PoliciesChanged(names):
                         await self._serve(touched)
                         touched |= dict.fromkeys(self._policies_changed(names))
+                    case WorkersAwake():
+                        await self._serve(self._waiting.taken(), waits=False)
                     case RouterReportRequested():
                         for node in self._liveness.nodes:
                             self._report(node)
@@ -161,11 +169,17 @@ class Service:
             self._schedule_expiry()
             self._open_when_whole()
 
-    async def _serve(self, touched: dict[str, None]) -> None:
-        """Compile and push the APIs that changed."""
+    async def _serve(self, touched: dict[str, None], *, waits: bool = True) -> None:
+        """Compile and push the APIs that changed; `waits`: those that need workers wait for them.
+
+        What routers are to have when they start waits for nobody.
+        """
         now = datetime.now(UTC)
         names = [name for name in touched if name in self._model.apis]
         touched.clear()
+        if waits and self._open:
+            held = self._waiting.holds
+            names = [one for one in names if not held(one, self._model.apis[one].api)]
         for start in range(0, len(names), _COMPILE_CHUNK):
             began = monotonic()
             chunk = names[start : start + _COMPILE_CHUNK]
@@ -302,11 +316,13 @@ async def run(
     org: str = "default",
     gateway: str = "default",
     access_log: bool = True,
+    workers: Workers | None = None,
 ) -> None:
     """Serve routers until cancelled; `ready` is called once the whole state is through.
 
     `folder` keeps the socket and the development certificate. `access_log`: routers have a
-    cluster for it (see `xds.bootstrap`). Raises BadCertificate, InsecureAddress.
+    cluster for it (see `xds.bootstrap`). `workers`: of the policy engine.
+    Raises BadCertificate, InsecureAddress.
     """
     check_service(settings)
     inbox = Inbox()
@@ -327,7 +343,16 @@ async def run(
     ) as ads:
         assembly = Assembly(catalogue, settings, LastGoodFolder(folder / "last-good"))
         service = Service(
-            bus, ads, inbox, assembly, statics, catalogue, ready, org=org, gateway=gateway
+            bus,
+            ads,
+            inbox,
+            assembly,
+            statics,
+            catalogue,
+            ready,
+            org=org,
+            gateway=gateway,
+            waiting=Waiting(workers or NoWorkers(), inbox, catalogue, settings.engine_wake_max_s),
         )
         await service.run()
 

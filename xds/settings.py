@@ -122,6 +122,13 @@ class XdsSettings(BaseModel):
     their length. Event streams are never kept back for it. Each answer in flight may hold as much
     in memory, in the router and in a worker of the engine."""
 
+    engine_wake_max_s: float = Field(default=30.0, ge=0)
+    """Time that the first Python policy of a gateway waits for the engine's workers to wake up,
+    seconds, so that no request has to. What routers have of the API stays in force meanwhile, other
+    APIs do not wait. Longer spares requests on busy machines, shorter brings the change to routers
+    where workers cannot start. Only where one process makes the routers' configuration and tells
+    the workers."""
+
     max_heap_mb: int = Field(default=1024, ge=64)
     """Memory at which the router stops taking requests, MiB; at 95 % it gives memory back."""
 

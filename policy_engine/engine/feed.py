@@ -38,11 +38,14 @@ class Feed:
         book: HopBook,
         heard: Callable[[WorkerState], None] = lambda _worker: None,
         gone: Callable[[WorkerState], None] = lambda _worker: None,
+        met: Callable[[], None] = lambda: None,
     ) -> None:
+        """`met` is told that a worker has come."""
         self.book = book
         self.workers: dict[int, WorkerState] = {}
         self._heard = heard
         self._gone = gone
+        self._met = met
         self._queues: set[asyncio.Queue[bytes | None]] = set()
 
     def tell(self, change: Change, *, retry: bool = False) -> None:
@@ -71,6 +74,7 @@ class Feed:
                 return
             worker = WorkerState(hello["worker"], hello["pid"], asleep=hello.get("asleep", False))
             self.workers[worker.number] = worker
+            self._met()
             self._queues.add(queue)
             queue.put_nowait(_framed({"hops": self.book.hops, "whole": True}))
             async with asyncio.TaskGroup() as group:

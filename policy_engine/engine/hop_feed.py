@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from bus.events import ApiPublished, ApiRetired, Event
 from bus.resources.rest_api import RestApi
 from policy_engine.catalogue import Catalogue
+from policy_engine.engine.awake import Awake
 from policy_engine.engine.book import Change, HopBook
 from policy_engine.engine.feed import Feed, WorkerState
 from policy_engine.engine.hops import hops_of
@@ -38,6 +39,7 @@ class Hops:
         registry: CollectorRegistry,
         file: Path | None,
         lengths: Callable[[float], None] = lambda _policies: None,
+        awake: Awake | None = None,
     ) -> None:
         """`file` is kept for restarts; `lengths` is told how many policies a new hop has."""
         self._catalogue = catalogue
@@ -47,7 +49,8 @@ class Hops:
         self._changed = asyncio.Event()
         self._serving = Serving()
         self.book = HopBook()
-        self.feed = Feed(self.book, self._heard, self._gone)
+        self._awake = awake
+        self.feed = Feed(self.book, self._heard, self._gone, self._met)
         self._metrics = WorkerMetrics(self.feed)
         registry.register(self._metrics)
 
@@ -122,6 +125,10 @@ class Hops:
     def _heard(self, worker: WorkerState) -> None:
         failures: list[dict[str, Any]] = worker.report.pop("failures", [])
         self._events.put(failures)
+
+    def _met(self) -> None:
+        if self._awake is not None:
+            self._awake.update(self.feed.workers.values())
 
     def _gone(self, worker: WorkerState) -> None:
         self._metrics.gone(worker)

@@ -17,6 +17,7 @@ from bus.resources.rest_api import PolicyRef
 from bus.subjects import Family, pattern
 from policy_engine.catalogue import Catalogue
 from policy_engine.engine.admin import create_admin_app, create_metrics_app
+from policy_engine.engine.awake import Awake
 from policy_engine.engine.dump import routes
 from policy_engine.engine.errors import AddressUnusable
 from policy_engine.engine.feed import listening as workers_at
@@ -49,16 +50,18 @@ async def run(
     *,
     listening: Callable[[int, int], None] = lambda _admin, _metrics: None,
     hops_file: Path | None = None,
+    awake: Awake | None = None,
 ) -> None:
     """Serve until cancelled. Raises AddressUnusable.
 
     `ready` is called once the current state is known and both ports answer; `listening` before
     that, with the two port numbers. `hops_file` is kept for workers that start without the engine.
+    `awake` is told of the workers.
     """
     model, metrics = Model(), EngineMetrics()
     events = FailureEvents(bus)
     lengths = metrics.policy_chain_length.observe
-    hops = Hops(catalogue, events, metrics.registry, hops_file, lengths)
+    hops = Hops(catalogue, events, metrics.registry, hops_file, lengths, awake)
     hops.recall()
 
     def connected() -> bool:
