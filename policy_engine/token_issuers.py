@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -15,16 +14,9 @@ from pydantic import (
     model_validator,
 )
 
+from policy_engine.urls import HttpUrl
+
 Document = dict[str, Any]
-
-
-def _http_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-        raise ValueError("must be an http or https URL without credentials")
-    if parts.port == 0:  # an invalid one raises ValueError by itself
-        raise ValueError("port 0 cannot be reached")
-    return url
 
 
 class _Part(BaseModel):
@@ -34,7 +26,7 @@ class _Part(BaseModel):
 class RemoteKeys(_Part):
     """Keys that the router fetches."""
 
-    uri: Annotated[str, AfterValidator(_http_url)]
+    uri: HttpUrl
     """Where the JWKS is: an http or https URL."""
 
     certificate_path: Path | None = None
@@ -128,7 +120,7 @@ def _pattern(pattern: str) -> str:
 class Introspection(_Part):
     """A server that says what an opaque token is worth (RFC 7662)."""
 
-    uri: Annotated[str, AfterValidator(_http_url)]
+    uri: HttpUrl
     """Its introspection endpoint: an http or https URL."""
 
     client_id: str = ""

@@ -7,11 +7,10 @@ The names of what is exchanged are those of the public interceptor service contr
 from base64 import b64encode
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
-from urllib.parse import urlsplit
 
 import orjson
 import structlog
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from policy_engine.headers import APPLICATION_HEADER, PRIVATE_PREFIX
 from policy_engine.hooks import (
@@ -28,20 +27,12 @@ from policy_engine.hooks import (
 from policy_engine.interceptor import FRAMING, InterceptorFailed, Reply
 from policy_engine.policy import Document, Parameters, Routing, Version
 from policy_engine.system import SystemParameters
+from policy_engine.urls import BaseUrl
 
 _OK = 200
 _AROUND_S = 0.25  # beside the call
 
 log = structlog.get_logger()
-
-
-def _base_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-        raise ValueError("must be an http or https URL without credentials")
-    if parts.query or parts.fragment:
-        raise ValueError("must have neither query nor fragment")
-    return url.rstrip("/")
 
 
 class RequestPhase(Parameters):
@@ -115,7 +106,7 @@ class InterceptorService(PythonPolicy):
         "timeoutMillis": 2000,
     }
 
-    endpoint: Annotated[str, Field(max_length=2048), AfterValidator(_base_url)]
+    endpoint: BaseUrl
     """The service's base URL; `/handle-request` and `/handle-response` are below it."""
 
     request: RequestPhase | None = None

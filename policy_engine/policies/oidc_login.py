@@ -37,15 +37,13 @@ from policy_engine.policy import (
 )
 from policy_engine.remote_keys import remote_jwks
 from policy_engine.shadow import looking
+from policy_engine.urls import Origin, Url
 
 _OAUTH2 = "envoy.extensions.filters.http.oauth2.v3.OAuth2"
 _JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 _ID_TOKEN_HEADER = f"{PRIVATE_PREFIX}id-token"
 _LONGEST_TOKEN_BYTES = 8192
 _SCOPE = re.compile(r"[!#-\[\]-~]+")
-_ORIGIN = re.compile(
-    r"https?://[A-Za-z0-9._-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?"
-)
 _UNAUTHORIZED: Document = {"error": "Unauthorized", "message": "Login required"}
 _FAILED: Document = {"error": "Unauthorized", "message": "The login failed. Please try again."}
 _COOKIES = {
@@ -57,21 +55,6 @@ _COOKIES = {
     "oauth_nonce": "nonce",
     "code_verifier": "verifier",
 }
-
-
-def _url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-        raise ValueError("must be an http or https URL without credentials")
-    if parts.port == 0 or parts.fragment or not url.isascii() or not url.isprintable():
-        raise ValueError("must be an http or https URL without a fragment")
-    return url
-
-
-def _origin(url: str) -> str:
-    if not _ORIGIN.fullmatch(url):
-        raise ValueError("must be a scheme and a host, such as https://api.example.com:8443")
-    return url
 
 
 def _scope(scope: str) -> str:
@@ -86,7 +69,6 @@ def _plain(secret: SecretStr) -> SecretStr:
     return secret
 
 
-Url = Annotated[str, Field(max_length=2048), AfterValidator(_url)]
 Text = Annotated[str, Field(min_length=1, max_length=1024, pattern="^[!-~]+$")]
 
 
@@ -184,7 +166,7 @@ class OidcLogin(Policy):
     ] = ("openid",)
     """What is asked for."""
 
-    public_url: Annotated[str, Field(max_length=512), AfterValidator(_origin)] | None = None
+    public_url: Origin | None = None
     """How callers reach the gateway: scheme, host, and the port if it is not the scheme's. Without
     it, scheme and host of the request; set it where callers use another port or name."""
 
