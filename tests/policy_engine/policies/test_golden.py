@@ -38,6 +38,8 @@ NOT_IN_ENVOY_DATA_PLANE = {
     "xds.type.matcher.v3.CelMatcher",
     "xds.type.matcher.v3.HttpAttributesCelMatchInput",
 }
+_USUAL = (("when", None), ("counts", False), ("lets_pass", False), ("choosable", False))
+"""Fields that are told only where they are otherwise."""
 LOCAL_REPLY = "envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig"
 
 
@@ -101,7 +103,7 @@ def readable(chain: Chain) -> dict[str, Any]:
     for name, part in asdict(chain).items():
         whole |= steps if name == "steps" else {name: part}
     for one in _parts_of(whole):
-        for name, usual in (("when", None), ("lets_pass", False), ("choosable", False)):
+        for name, usual in _USUAL:
             if one.get(name, ...) == usual:
                 del one[name]
     if chain.routing == Routing():
