@@ -1,6 +1,7 @@
 """`signalbox run COMPONENT`: one component of a gateway that is spread over machines."""
 
 import os
+from hashlib import sha256
 from typing import NoReturn
 
 from compose import components
@@ -41,11 +42,14 @@ def become_router(settings: Settings) -> NoReturn:
     folder.create()
     path = binary(ENVOY, settings)
     version(ENVOY, path)
+    node = router_name(settings)
     command = envoy_command(
         _in_folder(settings),
         folder,
         path,
-        node=router_name(settings),
+        node=node,
+        ports=_own_ports(settings),
+        file=f"router-{sha256(node.encode()).hexdigest()[:16]}.json",
         xds_address=_target(settings.gateway.xds_target, "xds_target"),
         access_log_address=_target(settings.gateway.access_log_target, "access_log_target"),
         ratelimiter_address=_target(settings.gateway.ratelimiter_target, "ratelimiter_target"),
@@ -57,6 +61,13 @@ def become_router(settings: Settings) -> NoReturn:
         ],
     )
     os.execv(command[0], command)  # noqa: S606 - the operator's own Envoy
+
+
+def _own_ports(settings: Settings) -> dict[str, int]:
+    """Where this router listens because somebody said so, by the name of the listener."""
+    said = settings.xds.model_fields_set
+    ports = {"http": settings.xds.http_port, "https": settings.xds.https_port}
+    return {name: port for name, port in ports.items() if port and f"{name}_port" in said}
 
 
 def _in_folder(settings: Settings) -> Settings:

@@ -5,9 +5,10 @@ import json
 import re
 import subprocess
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from compose.data_folder import DataFolder, write_private
 from compose.errors import WrongVersion
@@ -165,10 +166,13 @@ def envoy_command(
     ratelimiter_address: tuple[str, int] | None = None,
     quota_address: tuple[str, int] | None = None,
     engine_addresses: Sequence[tuple[str, int]] = (),
+    ports: Mapping[str, int] = MappingProxyType({}),
+    file: str = "envoy.json",
 ) -> tuple[str, ...]:
-    """Write Envoy's bootstrap; the command that runs it.
+    """Write Envoy's bootstrap into `file`; the command that runs it.
 
-    Services are reached by the data folder's sockets, unless an address is given.
+    Services are reached by the data folder's sockets, unless an address is given. `ports`: where
+    this router listens, by the name of the listener, if not where the gateway says.
     """
     document = bootstrap(
         settings.xds,
@@ -183,11 +187,12 @@ def envoy_command(
         quota_address=quota_address,
         engine=engine_addresses
         or [folder.worker_socket(one) for one in range(settings.policy_engine.engine_workers)],
+        ports=ports,
     )
-    write_private(folder.run / "envoy.json", json.dumps(document, indent=1))
+    write_private(folder.run / file, json.dumps(document, indent=1))
     drain_s = max(1, round(settings.gateway.drain_timeout_s))
     return (
-        *(str(path), "--config-path", str(folder.run / "envoy.json")),
+        *(str(path), "--config-path", str(folder.run / file)),
         *("--concurrency", str(settings.xds.envoy_concurrency)),
         *("--disable-hot-restart", "--drain-time-s", str(drain_s)),
         *("--log-level", _ENVOY_LOG_LEVELS[settings.gateway.log_level]),

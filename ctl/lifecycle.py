@@ -169,12 +169,14 @@ def run(
 
     The same code as in `up`; one process, no children, log to stderr. `router` is Envoy;
     it finds the others by xds_target, access_log_target and engine_targets. `engine-worker` runs
-    Python policies, and shares the data folder with the policy engine.
+    Python policies, and shares the data folder with the policy engine. Beside `up` on one machine a
+    router needs its own router_name, http_port, https_port and envoy_admin_port.
 
     \b
     Examples:
       SIGNALBOX_NATS_URL=nats://nats:4222 signalbox run controller
       signalbox run router --config router.toml
+      signalbox run router --set router_name=second --set http_port=8081 --set https_port=8444
     """
     with _told():
         from compose.alone import COMPONENTS, become_router, run_components  # noqa: PLC0415

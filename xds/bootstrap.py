@@ -1,14 +1,16 @@
 """What a router is started with: where its configuration comes from, and its own limits."""
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from policy_engine.balanced_limits import QUOTAS_CLUSTER
 from policy_engine.hop import ENGINE_CLUSTER
 from policy_engine.limits import RATELIMITER_CLUSTER
 from policy_engine.policy import typed
+from xds.ads.codec import PORTS
 from xds.settings import XdsSettings
 
 Document = dict[str, Any]
@@ -46,11 +48,12 @@ def bootstrap(
     quota_socket: Path | None = None,
     quota_address: tuple[str, int] | None = None,
     engine: Sequence[Path | tuple[str, int]] = (),
+    ports: Mapping[str, int] = MappingProxyType({}),
 ) -> Document:
     """Envoy's bootstrap. Each service is reached by its Unix socket or its TCP address.
 
     `engine`: one for each worker of the policy engine; without any, Python policies fail as
-    declared.
+    declared. `ports`: where this router listens instead, by the name of the listener.
     """
     clusters = [_service(XDS_CLUSTER, xds_socket, xds_address)]
     if xds_address is not None and settings.xds_server_ca_file is not None:
@@ -69,7 +72,11 @@ def bootstrap(
     ads: Document = {"ads": {}, "resource_api_version": "V3"}
     max_heap_bytes = settings.max_heap_mb << 20
     return {
-        "node": {"id": node, "cluster": "signalbox"},
+        "node": {
+            "id": node,
+            "cluster": "signalbox",
+            **({"metadata": {PORTS: dict(ports)}} if ports else {}),
+        },
         "admin": {
             "address": {
                 "socket_address": {

@@ -3,15 +3,19 @@
 Source: https://www.envoyproxy.io/docs/envoy/latest/api-v3/service/discovery/v3/discovery.proto
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from xds.ads.protocol import SCOPE, Request, Response
+from xds.ads.protocol import LISTENER, SCOPE, Request, Response
 from xds.wire.messages import message_class
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 METHOD = "DeltaAggregatedResources"
+PORTS = "ports"
+"""The key of a node's metadata that holds Router.ports."""
 _REQUEST = "envoy.service.discovery.v3.DeltaDiscoveryRequest"
 _RESPONSE = "envoy.service.discovery.v3.DeltaDiscoveryResponse"
 
@@ -21,6 +25,8 @@ class Router(NamedTuple):
 
     node: str
     version: str  # Envoy's, as in 1.40.0; empty when it does not say
+    ports: Mapping[str, int] = MappingProxyType({})
+    """Where it listens instead, by the listener's name: two routers of one machine differ in it."""
 
 
 class NotARequest(ValueError):
@@ -46,11 +52,23 @@ def decode(body: bytes) -> tuple[Request, Router | None]:
         return request, None
     version = message.node.user_agent_build_version.version
     said = (version.major_number, version.minor_number, version.patch)
-    return request, Router(message.node.id, ".".join(map(str, said)) if any(said) else "")
+    version_text = ".".join(map(str, said)) if any(said) else ""
+    return request, Router(message.node.id, version_text, _ports(message.node.metadata))
 
 
-def encode(response: Response) -> bytes:
-    """A response."""
+def _ports(metadata: Mapping[str, Any]) -> Mapping[str, int]:
+    given = dict(metadata.items()).get(PORTS)
+    if not isinstance(given, Mapping):
+        return {}
+    return {
+        name: int(port)
+        for name, port in given.items()
+        if isinstance(port, float) and 0 < port < 65_536
+    }
+
+
+def encode(response: Response, ports: Mapping[str, int] = MappingProxyType({})) -> bytes:
+    """A response to a router that listens at `ports`."""
     message = message_class(_RESPONSE)(
         type_url=response.type_url,
         nonce=response.nonce,
@@ -62,7 +80,16 @@ def encode(response: Response) -> bytes:
         entry.resource.type_url = one.type_url
         again = one.type_url == SCOPE and one.name in response.again
         entry.resource.value = _retouched(one.body, response.nonce) if again else one.body
+        if one.type_url == LISTENER and one.name in ports:
+            entry.resource.value = _moved(one.body, ports[one.name])
     body: bytes = message.SerializeToString()
+    return body
+
+
+def _moved(listener: bytes, port: int) -> bytes:
+    message = message_class(LISTENER.rpartition("/")[2]).FromString(listener)
+    message.address.socket_address.port_value = port
+    body: bytes = message.SerializeToString(deterministic=True)
     return body
 
 

@@ -294,7 +294,7 @@ class AdsServer:
             return
         loop = asyncio.get_running_loop()
         for response in connection.stream.responses(loop.time()):
-            connection.outgoing.put_nowait(encode(response))
+            connection.outgoing.put_nowait(encode(response, connection.router.ports))
         if connection.timer is not None:
             connection.timer.cancel()
         wake_s = connection.stream.wake_s
