@@ -20,6 +20,7 @@ from policy_engine.balanced_limits import (
 from policy_engine.limits import LIMIT_ENTRY, Hits, Limit, WhenAway, encode
 from policy_engine.policy import Document, HttpFilter, Scope, typed
 from policy_engine.rate_limits import in_router
+from policy_engine.rate_limits.headers import within_quotes
 from policy_engine.rate_limits.keys import Value
 from policy_engine.rate_limits.quota import Counted
 
@@ -214,8 +215,9 @@ def _refusal(one: Counted, scope: Scope, marked: Document | None) -> Document:
             "x-ratelimit-quota": one.name,
         }
     if system.ratelimit_ietf_headers:
-        headers["ratelimit-policy"] = f'"{one.name}";q={limit.limit};w={window_s}'
-        headers["ratelimit"] = f'"{one.name}";r=0;t={wait_s}'
+        name = within_quotes(one.name)  # no format strings here
+        headers["ratelimit-policy"] = f'"{name}";q={limit.limit};w={window_s}'
+        headers["ratelimit"] = f'"{name}";r=0;t={wait_s}'
     if system.ratelimit_retry_after:
         headers["retry-after"] = str(wait_s)
     added = [{"header": {"key": key, "value": value}} for key, value in headers.items()]

@@ -50,6 +50,11 @@ def strictest(
     return (HttpFilter(scope.unique(f"{name}.told"), program_), *filters)
 
 
+def within_quotes(name: str) -> str:
+    """A name as it stands between the quotes of a structured field (RFC 9651, section 3.3.3)."""
+    return name.replace("\\", "\\\\").replace('"', '\\"')
+
+
 def refused_by(quota: str, scope: Scope) -> list[Document]:
     """What a limiter of Envoy's adds to its refusals."""
     if not scope.system.ratelimit_x_headers:

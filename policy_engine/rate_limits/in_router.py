@@ -10,7 +10,7 @@ from itertools import count
 
 from policy_engine.limits import Algorithm, Limit
 from policy_engine.policy import Document, HttpFilter, Scope, literal, typed
-from policy_engine.rate_limits.headers import ietf, one_voice, refused_by, strictest
+from policy_engine.rate_limits.headers import ietf, one_voice, refused_by, strictest, within_quotes
 from policy_engine.rate_limits.keys import gate
 from policy_engine.rate_limits.quota import Counted
 
@@ -138,7 +138,8 @@ def alone(quotas: Sequence[Counted]) -> list[Counted]:
 def _name(one: Counted, quotas: Sequence[Counted]) -> str:
     """What callers are told: the quota's name, or with its window behind if it has several."""
     several = any(len(quota.limits) > 1 for quota in quotas if quota.bucket == one.bucket)
-    return f"{one.name}-{round(one.limits[0].window_s) or 1}s" if several else one.name
+    name = within_quotes(one.name)
+    return f"{name}-{round(one.limits[0].window_s) or 1}s" if several else name
 
 
 def _bucket(one: Counted, limit: Limit, windows: int) -> Document:

@@ -287,3 +287,20 @@ def test_what_cannot_be_counted_there_is_refused(params: dict[str, Any], reason:
     api = Api(system=SystemParameters())
     with pytest.raises(PolicyNotCompiled, match=reason):
         policy("advanced-ratelimit", **params).filters(api.scope("api"))
+
+
+async def test_a_name_with_quotes_and_percent_signs_is_told_as_it_is() -> None:
+    name = 'the "50%" \\ tier'
+    one = {"name": name, "limits": [{"limit": 1, "duration": "1h"}]}
+    two = {"name": name, "limits": [{"limit": 1, "duration": "1h"}, {"limit": 9, "duration": "2h"}]}
+    for quota, told in (
+        (one, '"the \\"50%\\" \\\\ tier"'),
+        (two, '"the \\"50%\\" \\\\ tier-3600s"'),
+    ):
+        async with gateway(Api((policy("advanced-ratelimit", quotas=[quota]),))) as running:
+            await running.client.get("/")
+            refused = await running.client.get("/")
+            assert refused.status_code == 429
+            assert refused.headers["x-ratelimit-quota"] == name
+            assert f"{told};r=0;t=" in refused.headers["ratelimit"]
+            assert f"{told};q=1;w=3600" in refused.headers["ratelimit-policy"]

@@ -137,6 +137,17 @@ async def test_a_long_window_is_used_up_and_not_exceeded(tmp_path: Path) -> None
         assert int(refused.headers["retry-after"]) > 0
 
 
+async def test_a_name_with_quotes_and_percent_signs_is_told_as_it_is(tmp_path: Path) -> None:
+    async with place(tmp_path) as here, here.limiter():
+        limit = {"limit": 20, "duration": "1h"}
+        one = await here.router(quotas=[{"name": 'the "50%" tier', "limits": [limit]}])
+        await until_all_is_used([one], 20)
+        refused = await one.get("/orders/a")
+        assert refused.headers["x-ratelimit-quota"] == 'the "50%" tier'
+        assert refused.headers["ratelimit-policy"] == r'"the \"50%\" tier";q=20;w=3600'
+        assert refused.headers["ratelimit"].startswith(r'"the \"50%\" tier";r=0;t=')
+
+
 async def test_one_word_changes_who_counts_and_the_count_goes_on(tmp_path: Path) -> None:
     async with place(tmp_path) as here, here.limiter():
         shares = await here.router(HOUR)
