@@ -26,7 +26,8 @@ CATALOGUE = catalogue_with(TRIALS, None)
 class Listener:
     """A stream that keeps what it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, hop: str) -> None:
+        self.field = hop
         self.finished = False
         self.said: list[Any] = []
 
@@ -57,13 +58,9 @@ def runtime_of(*refs: Any) -> tuple[Runtime, str]:
     return runtime, hop.name
 
 
-def request_headers(
-    hop: str, *, ended: bool = False, headers: Iterable[tuple[str, str]] = HEADERS
-) -> bytes:
+def request_headers(*, ended: bool = False, headers: Iterable[tuple[str, str]] = HEADERS) -> bytes:
     request = ProcessingRequest()
     _headers(request.request_headers, headers, ended)
-    name = f"hop:{hop}"
-    request.attributes["envoy.filters.http.ext_proc"].fields[f"'{name}'"].string_value = name
     return bytes(request.SerializeToString())
 
 
@@ -87,7 +84,7 @@ def _headers(part: Any, headers: Iterable[tuple[str, str]], ended: bool) -> None
     part.end_of_stream = ended
 
 
-def call(runtime: Runtime) -> tuple[Call, Listener]:
-    """A call that has just begun."""
-    listener = Listener()
+def call(runtime: Runtime, hop: str) -> tuple[Call, Listener]:
+    """A call for `hop` that has just begun."""
+    listener = Listener(hop)
     return Call(runtime, listener), listener  # type: ignore[arg-type]

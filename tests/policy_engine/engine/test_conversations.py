@@ -41,10 +41,10 @@ MESSAGES = st.one_of(
 )
 
 
-def made(message: tuple[Any, ...], hop: str) -> bytes:
+def made(message: tuple[Any, ...]) -> bytes:
     match message:
         case ("request_headers", ended):
-            return request_headers(hop, ended=ended)
+            return request_headers(ended=ended)
         case ("response_headers", ended):
             return response_headers(ended=ended)
         case (kind, data, ended):
@@ -62,10 +62,10 @@ def test_every_message_is_answered_in_any_order(
 ) -> None:
     async def converse() -> None:
         runtime, hop = runtime_of(*(POLICIES[name] for name in names))
-        handler, listener = call(runtime)
+        handler, listener = call(runtime, hop)
         for number, message in enumerate((("request_headers", False), *messages)):
             try:
-                handler.message(made(message, hop))
+                handler.message(made(message))
             except RpcRefused:  # Envoy says nothing of that kind
                 assert number
                 break
@@ -84,8 +84,8 @@ def test_every_message_is_answered_in_any_order(
 @given(st.binary(max_size=300))
 def test_garbage_raises_what_the_server_answers_and_nothing_is_said(data: bytes) -> None:
     async def converse() -> None:
-        runtime, _ = runtime_of(POLICIES["stamp"])
-        handler, listener = call(runtime)
+        runtime, hop = runtime_of(POLICIES["stamp"])
+        handler, listener = call(runtime, hop)
         with contextlib.suppress(Exception):  # the server ends the call with an error
             handler.message(data)
         assert len(listener.said) <= 1
@@ -97,8 +97,8 @@ def test_garbage_raises_what_the_server_answers_and_nothing_is_said(data: bytes)
 
 async def _serve(runtime: Any, hop: str, calls: int) -> None:
     for number in range(calls):
-        handler, listener = call(runtime)
-        handler.message(request_headers(hop))
+        handler, listener = call(runtime, hop)
+        handler.message(request_headers())
         handler.message(body("request_body", b'{"n": %d}' % number))
         if number % 10:
             handler.message(response_headers())
