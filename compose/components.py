@@ -141,7 +141,7 @@ async def _serve(settings: Settings, names: Collection[str]) -> None:
     from bus.jetstream import JetStreamBus  # noqa: PLC0415 - after logging is set up
     from compose.signing_key import with_signing_key  # noqa: PLC0415
     from policy_engine import catalogue as policies  # noqa: PLC0415
-    from policy_engine import watched  # noqa: PLC0415
+    from policy_engine.loading import watched  # noqa: PLC0415
 
     folder = DataFolder(settings.gateway.data.expanduser().absolute())
     folder.create()

@@ -17,9 +17,9 @@ from compose.errors import BadSettings, ComposeError
 from compose.settings import Settings
 from compose.signing_key import with_signing_key
 from policy_engine import catalogue as policies
-from policy_engine import watched
 from policy_engine.engine.worker import Work, limit_memory
 from policy_engine.engine.worker import run as serve
+from policy_engine.loading import watched
 
 log = structlog.get_logger()
 

@@ -22,7 +22,7 @@ from controller.rest.answers import answer, refusal
 from controller.rest.requests import body
 from controller.validation import accepted, rest_api
 from policy_engine.catalogue import Catalogue
-from policy_engine.conditional import parts
+from policy_engine.conditions.conditional import parts
 from policy_engine.errors import PolicyError
 from policy_engine.hooks import PythonPolicy
 from policy_engine.refusals import local_reply_config

@@ -16,7 +16,7 @@ def with_signing_key(system: SystemParameters, folder: DataFolder) -> SystemPara
         return system
     path = folder.root / f"backend-jwt-{system.backend_jwt_algorithm}.pem"
     if not path.exists():
-        from policy_engine.signing import new_key  # noqa: PLC0415 - slow, and needed once
+        from policy_engine.identity.signing import new_key  # noqa: PLC0415 - slow, and needed once
 
         mine = path.with_name(f"{path.name}.{os.getpid()}")
         try:

@@ -24,7 +24,8 @@ async def effects(documents: Sequence[Json]) -> list[Json]:
     from compose.errors import BadSettings  # noqa: PLC0415
     from compose.planning import effects_of, planner_of  # noqa: PLC0415
     from compose.settings import load  # noqa: PLC0415
-    from policy_engine import catalogue, watched  # noqa: PLC0415
+    from policy_engine import catalogue  # noqa: PLC0415
+    from policy_engine.loading import watched  # noqa: PLC0415
 
     try:
         settings = load(environment=os.environ).settings

@@ -6,13 +6,13 @@ from itertools import groupby
 
 from policy_engine.attached import Attached
 from policy_engine.chain import WAYS_MAX, Chain, compile_chain
-from policy_engine.conditional import native_gate, parts
-from policy_engine.conditions import condition
+from policy_engine.conditions.conditional import native_gate, parts
+from policy_engine.conditions.evaluation import condition
+from policy_engine.conditions.gates import CONDITIONS_MAX, understood
+from policy_engine.conditions.probe import ConditionProbe
 from policy_engine.errors import Fault, PolicyError, PolicyNotCompiled
-from policy_engine.gates import CONDITIONS_MAX, understood
 from policy_engine.hooks import PythonPolicy
 from policy_engine.policy import Policy, Scope
-from policy_engine.probe import ConditionProbe
 
 
 def faults(one: Attached, scope: Scope) -> tuple[Fault, ...]:

@@ -2,8 +2,8 @@
 
 Policies of the package are found in `policy_engine.policies`; others are entry points of group
 `signalbox.policies`, each naming a `Policy` class or a module that holds some, or files of a
-watched folder (`policy_engine.watched`). What cannot be loaded is recorded with its traceback and
-refused by name; everything else keeps working.
+watched folder (`policy_engine.loading.watched`). What cannot be loaded is recorded with its
+traceback and refused by name; everything else keeps working.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ from bus.resources.faults import FieldFault, InvalidResource, parse
 from bus.resources.rest_api import PolicyRef
 from policy_engine import policies as included
 from policy_engine.attached import Attached
+from policy_engine.conditions.probe import ConditionProbe
 from policy_engine.errors import Fault, InvalidParameters, UnknownPolicy
 from policy_engine.hooks import PythonPolicy
 from policy_engine.hop import HopPolicy
+from policy_engine.loading.sources import Source, import_source
 from policy_engine.policy import Document, Policy, Refusal, Version, Where
-from policy_engine.probe import ConditionProbe
-from policy_engine.sources import Source, import_source
 from policy_engine.system import SystemParameters
 
 ENTRY_POINTS = "signalbox.policies"

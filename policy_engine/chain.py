@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from policy_engine.attached import Attached
-from policy_engine.conditional import (
+from policy_engine.conditions.conditional import (
     Part,
     behind_gates,
     conditional_filters,
@@ -18,7 +18,7 @@ from policy_engine.conditional import (
     parts,
     speaks_to_envoy,
 )
-from policy_engine.conditions import condition
+from policy_engine.conditions.evaluation import condition
 from policy_engine.errors import PolicyError, PolicyNotCompiled
 from policy_engine.hooks import Phase, Place, PythonPolicy
 from policy_engine.hop import Hop, HopPolicy

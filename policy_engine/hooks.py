@@ -239,8 +239,8 @@ class Outside(Protocol):
         """Ask a server; `authorities` are PEM, empty: those the machine trusts.
 
         `public_only` is for URLs that callers name: no connection is made to an address that
-        `policy_engine.addresses.is_public` does not allow, whatever the name resolves to; checked
-        on the very address that is connected to. Redirections are not followed.
+        `policy_engine.parameters.addresses.is_public` does not allow, whatever the name resolves
+        to; checked on the very address that is connected to. Redirections are not followed.
 
         Raises FetchFailed.
         """

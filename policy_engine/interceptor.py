@@ -10,8 +10,8 @@ from typing import Annotated, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-from policy_engine.headers import HeaderValue, editable
 from policy_engine.hooks import Headers
+from policy_engine.parameters.headers import HeaderValue, editable
 
 _OK = 200
 FRAMING = "content-length"

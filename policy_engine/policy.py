@@ -107,7 +107,8 @@ class Scope:
 class Gate:
     """When filters run: a condition that Envoy decides where they stand."""
 
-    expression: str  # a cel.expr.Expr, see `policy_engine.gates`; equal ones have equal text
+    # a cel.expr.Expr, see `policy_engine.conditions.gates`; equal ones have equal text
+    expression: str
     on_error: bool = False
     """Whether it holds where it cannot be decided, such as for want of a header."""
 

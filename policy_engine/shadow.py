@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from policy_engine.hooks import SHADOW_NAMESPACE
-from policy_engine.limits import SHADOW_HEADER
 from policy_engine.lua import Value, constants, lua, program
 from policy_engine.policy import Document, HttpFilter, typed
+from policy_engine.rate_limits.limits import SHADOW_HEADER
 
 RBAC_NAMESPACE = "envoy.filters.http.rbac"
 RBAC_PREFIX = "signalbox_shadow/"

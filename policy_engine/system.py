@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
 from bus.resources.document import TimeZone
-from policy_engine.token_issuers import IntrospectionProvider, KeyManager
+from policy_engine.identity.token_issuers import IntrospectionProvider, KeyManager
 
 SigningAlgorithm = Literal["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
 
@@ -199,11 +199,11 @@ class SystemParameters(BaseModel):
     def model_post_init(self, _: object) -> None:
         """Read the files once. Raises ValueError."""
         if self.client_authorities_file is not None:
-            from policy_engine.certificates import authorities  # noqa: PLC0415 - slow, and seldom
+            from policy_engine.identity.certificates import authorities  # noqa: PLC0415
 
             self._client_authorities = authorities(self.client_authorities_file)
         if self.client_revocations_file is not None:
-            from policy_engine.certificates import revocations  # noqa: PLC0415
+            from policy_engine.identity.certificates import revocations  # noqa: PLC0415
 
             if self.client_authorities_file is None:
                 raise ValueError("client_revocations_file needs client_authorities_file")
@@ -237,7 +237,7 @@ class SystemParameters(BaseModel):
         if inline and self.backend_jwt_key_path is not None:
             raise ValueError("only one of backend_jwt_key and backend_jwt_key_path can be given")
         if inline or self.backend_jwt_key_path is not None:
-            from policy_engine.signing import signing_key  # noqa: PLC0415 - slow, seldom needed
+            from policy_engine.identity.signing import signing_key  # noqa: PLC0415
 
             signing_key(self)
         return self

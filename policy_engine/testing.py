@@ -28,9 +28,9 @@ from policy_engine.hooks import (
     Outside,
     PythonPolicy,
 )
+from policy_engine.loading.sources import read
 from policy_engine.policy import Policy, Scope
 from policy_engine.simulation import Asked, Outcome, Play
-from policy_engine.sources import read
 from policy_engine.system import SystemParameters
 
 __all__ = [

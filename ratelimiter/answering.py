@@ -7,7 +7,7 @@ Headers: draft-ietf-httpapi-ratelimit-headers-10 (`RateLimit-Policy`, `RateLimit
 
 from typing import Any
 
-from policy_engine.limits import SHADOW_HEADER, Hits
+from policy_engine.rate_limits.limits import SHADOW_HEADER, Hits
 from ratelimiter.counters import REFUND, Standing
 from ratelimiter.reading import Question, Row
 from xds.wire.messages import message_class

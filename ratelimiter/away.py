@@ -7,7 +7,7 @@ What is let through is kept per counter and merged when the store is back.
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from policy_engine.limits import Hits, WhenAway
+from policy_engine.rate_limits.limits import Hits, WhenAway
 from ratelimiter.counters import REFUND, SLICES, Counted, Group, Rule, Standing, Take
 from ratelimiter.counting import Bucket, Counter, Sliding, Window, counter, decide, share_of
 from ratelimiter.ports import Due

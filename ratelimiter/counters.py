@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import NamedTuple
 
-from policy_engine.limits import Algorithm, Hits, Limit, Quota, WhenAway
+from policy_engine.rate_limits.limits import Algorithm, Hits, Limit, Quota, WhenAway
 
 REFUND = "refund"
 """Beside `Hits`: give hits back that a refused call had taken elsewhere."""

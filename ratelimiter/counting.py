@@ -7,7 +7,7 @@ them has left it; those of GCRA at the rule's rate.
 import math
 from collections.abc import Iterable
 
-from policy_engine.limits import Hits
+from policy_engine.rate_limits.limits import Hits
 from ratelimiter.counters import REFUND, SLICES, Counted, Rule, Standing, Take
 
 

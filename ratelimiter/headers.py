@@ -3,7 +3,7 @@
 draft-ietf-httpapi-ratelimit-headers-10: each limit is a policy with a name of its own.
 """
 
-from policy_engine.limits import Quota
+from policy_engine.rate_limits.limits import Quota
 from ratelimiter.counters import Rule
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError
 
 from policy_engine.errors import MalformedQuota
-from policy_engine.limits import LIMIT_ENTRY, LIMIT_MAX, Hits, Quota, decode
+from policy_engine.rate_limits.limits import LIMIT_ENTRY, LIMIT_MAX, Hits, Quota, decode
 from ratelimiter.counters import REFUND, Group, Part, Rule, Take, key_of, rules
 from ratelimiter.headers import names, policies
 from xds.wire.messages import message_class

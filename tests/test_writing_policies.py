@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bus.resources.rest_api import PolicyRef
 from policy_engine.catalogue import Catalogue
-from policy_engine.watched import Kept, WatchedFolder, add
+from policy_engine.loading.watched import Kept, WatchedFolder, add
 
 GUIDE = Path(__file__).parents[1] / "docs" / "writing-policies.md"
 _BLOCK = re.compile(r"^```python file=(\S+)\n(.*?)^```", re.MULTILINE | re.DOTALL)

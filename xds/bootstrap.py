@@ -6,10 +6,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from policy_engine.balanced_limits import QUOTAS_CLUSTER
 from policy_engine.hop import ENGINE_CLUSTER
-from policy_engine.limits import RATELIMITER_CLUSTER
 from policy_engine.policy import typed
+from policy_engine.rate_limits.balanced_limits import QUOTAS_CLUSTER
+from policy_engine.rate_limits.limits import RATELIMITER_CLUSTER
 from xds.ads.codec import PORTS
 from xds.settings import XdsSettings
 

@@ -22,9 +22,9 @@ from bus.events import Event, RouterReportRequested
 from bus.ports import Bus
 from bus.resources.rest_api import RestApi
 from bus.subjects import Family, pattern
+from policy_engine.identity.signing import jwks
 from policy_engine.policy import Refusal
 from policy_engine.refusals import local_reply_config
-from policy_engine.signing import jwks
 from policy_engine.system import SystemParameters
 from xds import metrics
 from xds.ads.protocol import Resource

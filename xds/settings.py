@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from policy_engine.headers import editable, holds_secret
+from policy_engine.parameters.headers import editable, holds_secret
 
 
 def _recordable(name: str) -> str:

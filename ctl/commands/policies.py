@@ -159,7 +159,8 @@ def _here(connection: Connection) -> tuple[list[Json], list[Json]]:
     import tempfile  # noqa: PLC0415
 
     _quiet()
-    from policy_engine import catalogue, watched  # noqa: PLC0415
+    from policy_engine import catalogue  # noqa: PLC0415
+    from policy_engine.loading import watched  # noqa: PLC0415
 
     found = catalogue.load()
     named = os.environ.get("SIGNALBOX_POLICIES_FOLDER")

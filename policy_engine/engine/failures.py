@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import structlog
 
-from policy_engine.conditions import ConditionFailed
+from policy_engine.conditions.evaluation import ConditionFailed
 from policy_engine.engine.errors import Benched, HopNotLoaded, Nonsense, TooSlow
 from policy_engine.hooks import Place, UnknownUpstream
 

@@ -12,8 +12,8 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from policy_engine.addresses import is_public
 from policy_engine.hooks import Fetched, FetchFailed
+from policy_engine.parameters.addresses import is_public
 
 if TYPE_CHECKING:
     import httpx

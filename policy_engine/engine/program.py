@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
 from policy_engine.catalogue import Catalogue
-from policy_engine.conditions import Condition, Direction, condition
+from policy_engine.conditions.evaluation import Condition, Direction, condition
+from policy_engine.conditions.probe import ConditionProbe
 from policy_engine.engine.errors import HopNotLoaded
 from policy_engine.engine.figures import Figures, PolicyFigures
 from policy_engine.errors import PolicyError
 from policy_engine.hooks import Phase, Place, PythonPolicy
 from policy_engine.hop import BodySendMode, Hop, HopPolicy
-from policy_engine.probe import ConditionProbe
 
 BodyMode = Literal["none", "whole", "chunks", "either"]
 Part = Literal["headers", "body", "chunk"]

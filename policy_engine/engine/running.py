@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 
 from policy_engine import refusals
-from policy_engine.conditions import ConditionFailed
+from policy_engine.conditions.evaluation import ConditionFailed
 from policy_engine.engine.errors import Benched, Nonsense, TooSlow
 from policy_engine.engine.exchange import LiveExchange
 from policy_engine.engine.messages import Kind, SavedHeaders

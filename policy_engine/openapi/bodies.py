@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from policy_engine.json_path import Json
-from policy_engine.json_text import NotJson
-from policy_engine.json_text import document as parsed
+from policy_engine.bodies.json_path import Json
+from policy_engine.bodies.json_text import NotJson
+from policy_engine.bodies.json_text import document as parsed
 from policy_engine.openapi.content_type import split
 from policy_engine.openapi.forms import FormField, multipart, urlencoded
 from policy_engine.openapi.parameters import Malformed

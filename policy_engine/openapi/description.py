@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from policy_engine.json_path import Json
-from policy_engine.json_schema import compiled
-from policy_engine.json_schema import faults as schema_faults
+from policy_engine.bodies.json_path import Json
+from policy_engine.bodies.json_schema import compiled
+from policy_engine.bodies.json_schema import faults as schema_faults
 from policy_engine.openapi.bodies import MULTIPART, URLENCODED, Media
 from policy_engine.openapi.document import for_direction, read, resolved
 from policy_engine.openapi.forms import FormField, form_fields

@@ -9,7 +9,7 @@ import orjson
 import yaml
 
 from bus.resources.bounded_yaml import BoundedLoader, TooMuch, check_depth
-from policy_engine.json_path import Json
+from policy_engine.bodies.json_path import Json
 
 LONGEST_BYTES: Final = 512 << 10
 MOST_NODES: Final = 100_000

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from policy_engine.json_path import Json
-from policy_engine.json_text import NotJson, document
+from policy_engine.bodies.json_path import Json
+from policy_engine.bodies.json_text import NotJson, document
 from policy_engine.openapi.content_type import split
 from policy_engine.openapi.document import resolved
 from policy_engine.openapi.multipart import parts

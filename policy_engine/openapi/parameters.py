@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import Any, Final, Literal
 from urllib.parse import unquote
 
+from policy_engine.bodies.json_path import Json
+from policy_engine.bodies.json_text import NotJson, document
 from policy_engine.hooks import Headers
-from policy_engine.json_path import Json
-from policy_engine.json_text import NotJson, document
 from policy_engine.openapi.document import resolved
 
 In = Literal["path", "query", "header", "cookie"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 from urllib.parse import unquote
 
-from policy_engine.regex import Expression, expression
+from policy_engine.parameters.regex import Expression, expression
 
 Value = TypeVar("Value")
 

@@ -13,10 +13,10 @@ from functools import cached_property
 from typing import Any, Final
 from xml.parsers import expat
 
-from policy_engine.json_path import Json
+from policy_engine.bodies.json_path import Json
+from policy_engine.bodies.xml_json import DEPTH_MAX
 from policy_engine.openapi.document import resolved
 from policy_engine.openapi.parameters import Malformed, Shape
-from policy_engine.xml_json import DEPTH_MAX
 
 MOST_NAMES: Final = 50_000
 """Elements and attributes of a body; so many take 0.3 s."""

@@ -7,9 +7,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from policy_engine.errors import PolicyNotCompiled
-from policy_engine.headers import PRIVATE_PREFIX
-from policy_engine.limits import Algorithm
 from policy_engine.lua import constants, lua, program
+from policy_engine.parameters.headers import PRIVATE_PREFIX
 from policy_engine.policy import (
     Document,
     HttpFilter,
@@ -23,6 +22,7 @@ from policy_engine.rate_limits import in_router
 from policy_engine.rate_limits.costs import Cost
 from policy_engine.rate_limits.headers import TOLD
 from policy_engine.rate_limits.keys import Key, KeyPart
+from policy_engine.rate_limits.limits import Algorithm
 from policy_engine.rate_limits.quota import Backend, Counted, QuotaParameters
 from policy_engine.rate_limits.together import bucket, shadowed, together
 from policy_engine.shadow import counted

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from bus.usage import HEADER_FILTER_NAMESPACE
-from policy_engine.headers import HeaderName
+from policy_engine.parameters.headers import HeaderName
 from policy_engine.policy import (
     Document,
     HttpFilter,

@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from policy_engine.headers import APPLICATION_HEADER, PRIVATE_PREFIX, caller, editable
 from policy_engine.lua import Value, program
+from policy_engine.parameters.headers import APPLICATION_HEADER, PRIVATE_PREFIX, caller, editable
 from policy_engine.policy import (
     Document,
     HttpFilter,

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from policy_engine.headers import header_mutation
+from policy_engine.parameters.headers import header_mutation
 from policy_engine.policy import (
     Connections,
     Document,

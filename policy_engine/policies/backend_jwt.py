@@ -11,11 +11,11 @@ import orjson
 from pydantic import Field, JsonValue, PrivateAttr, field_validator
 
 from policy_engine.errors import PolicyNotCompiled
-from policy_engine.headers import EditableHeaderName
 from policy_engine.hooks import Answer, Exchange, PythonPolicy, json_answer
-from policy_engine.identity import NAMESPACES, Identity, claim, identity, whole
+from policy_engine.identity.caller import NAMESPACES, Identity, claim, identity, whole
+from policy_engine.identity.signing import SigningKey, has_signing_key, signing_key
+from policy_engine.parameters.headers import EditableHeaderName
 from policy_engine.policy import Document, Scope, Version
-from policy_engine.signing import SigningKey, has_signing_key, signing_key
 from policy_engine.system import SystemParameters
 
 _OURS = ("iss", "sub", "iat", "exp")

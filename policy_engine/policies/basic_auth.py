@@ -9,8 +9,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from policy_engine.headers import APPLICATION_HEADER
 from policy_engine.lua import Value, constants, lua, program
+from policy_engine.parameters.headers import APPLICATION_HEADER
 from policy_engine.policy import Document, HttpFilter, Policy, Scope, Version
 from policy_engine.shadow import looking
 

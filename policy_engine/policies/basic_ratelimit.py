@@ -5,8 +5,6 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from bus.resources.document import duration_s
-from policy_engine.limits import Algorithm
-from policy_engine.limits import Limit as CountedLimit
 from policy_engine.policy import (
     Document,
     HttpFilter,
@@ -20,6 +18,8 @@ from policy_engine.policy import (
 from policy_engine.rate_limits.headers import TOLD, refused_by
 from policy_engine.rate_limits.in_router import percent, told
 from policy_engine.rate_limits.keys import Key
+from policy_engine.rate_limits.limits import Algorithm
+from policy_engine.rate_limits.limits import Limit as CountedLimit
 from policy_engine.rate_limits.quota import Backend, Counted, Window
 from policy_engine.rate_limits.together import bucket, shadowed, together
 from policy_engine.shadow import counted

@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from policy_engine.headers import HeaderName, header_mutation
 from policy_engine.lua import Value, constants, lua, program
+from policy_engine.parameters.headers import HeaderName, header_mutation
 from policy_engine.policy import (
     DirectAnswer,
     Document,

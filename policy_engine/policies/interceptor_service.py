@@ -12,7 +12,6 @@ import orjson
 import structlog
 from pydantic import Field, ValidationError, model_validator
 
-from policy_engine.headers import APPLICATION_HEADER, PRIVATE_PREFIX
 from policy_engine.hooks import (
     Answer,
     BodyVerdict,
@@ -25,9 +24,10 @@ from policy_engine.hooks import (
     json_answer,
 )
 from policy_engine.interceptor import FRAMING, InterceptorFailed, Reply
+from policy_engine.parameters.headers import APPLICATION_HEADER, PRIVATE_PREFIX
+from policy_engine.parameters.urls import BaseUrl
 from policy_engine.policy import Document, Parameters, Routing, Version
 from policy_engine.system import SystemParameters
-from policy_engine.urls import BaseUrl
 
 _OK = 200
 _AROUND_S = 0.25  # beside the call

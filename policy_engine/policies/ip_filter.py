@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from policy_engine.claims import all_of, any_of, denied, refuse_unless
+from policy_engine.identity.claims import all_of, any_of, denied, refuse_unless
 from policy_engine.policy import Document, HttpFilter, Policy, Refusal, Scope, Version
 from policy_engine.shadow import watched
 

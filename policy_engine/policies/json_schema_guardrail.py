@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import orjson
 from pydantic import AfterValidator, Field
 
-from policy_engine.guarded_stream import Judgement, Violation, World
-from policy_engine.guardrail import Guardrail, Message, RequestSection, ResponseSection, Section
-from policy_engine.json_path import Json
-from policy_engine.json_schema import faults, field, schema_of, shown
-from policy_engine.json_text import NotJson, document
+from policy_engine.bodies.json_path import Json
+from policy_engine.bodies.json_schema import faults, field, schema_of, shown
+from policy_engine.bodies.json_text import NotJson, document
+from policy_engine.guardrails.guarded_stream import Judgement, Violation, World
+from policy_engine.guardrails.guardrail import (
+    Guardrail,
+    Message,
+    RequestSection,
+    ResponseSection,
+    Section,
+)
 from policy_engine.policy import Document, Version
 
 if TYPE_CHECKING:

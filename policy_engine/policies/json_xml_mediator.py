@@ -4,10 +4,10 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from policy_engine.content_coding import Unreadable, decoded
+from policy_engine.bodies.content_coding import Unreadable, decoded
+from policy_engine.bodies.xml_json import NotConverted, json_to_xml, xml_to_json
 from policy_engine.hooks import Answer, BodyVerdict, Exchange, Headers, PythonPolicy, json_answer
 from policy_engine.policy import Document, Version
-from policy_engine.xml_json import NotConverted, json_to_xml, xml_to_json
 
 Format = Literal["json", "xml"]
 

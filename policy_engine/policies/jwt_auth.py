@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from policy_engine.claims import (
+from policy_engine.errors import PolicyNotCompiled
+from policy_engine.identity.claims import (
     HEADER,
     NAMELESS,
     PAYLOAD,
@@ -23,10 +24,12 @@ from policy_engine.claims import (
     refused_unless,
     signed_with,
 )
-from policy_engine.errors import PolicyNotCompiled
-from policy_engine.headers import APPLICATION_HEADER, EditableHeaderName, header_mutation
-from policy_engine.keys import ALGORITHMS
+from policy_engine.identity.keys import ALGORITHMS
+from policy_engine.identity.remote_keys import remote_jwks
+from policy_engine.identity.scopes import Scopes
+from policy_engine.identity.token_issuers import KeyManager, RemoteKeys
 from policy_engine.lua import lua
+from policy_engine.parameters.headers import APPLICATION_HEADER, EditableHeaderName, header_mutation
 from policy_engine.policy import (
     Document,
     HttpFilter,
@@ -38,11 +41,8 @@ from policy_engine.policy import (
     Version,
     typed,
 )
-from policy_engine.remote_keys import remote_jwks
-from policy_engine.scopes import Scopes
 from policy_engine.shadow import watched
 from policy_engine.system import SystemParameters
-from policy_engine.token_issuers import KeyManager, RemoteKeys
 
 _JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 _DETAILS = "jwt_authn_access_denied{"

@@ -7,8 +7,13 @@ from urllib.parse import unquote_plus
 import structlog
 from pydantic import Field, model_validator
 
-from policy_engine.headers import APPLICATION_HEADER, PRIVATE_PREFIX, HeaderName, holds_secret
 from policy_engine.hooks import Exchange, Headers, Phase, PythonPolicy
+from policy_engine.parameters.headers import (
+    APPLICATION_HEADER,
+    PRIVATE_PREFIX,
+    HeaderName,
+    holds_secret,
+)
 from policy_engine.policy import Document, FailureMode, Parameters, Version
 
 Flow = Literal["REQUEST", "RESPONSE"]

@@ -10,9 +10,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from policy_engine.claims import RBAC, any_of, denied, refuse_unless
 from policy_engine.errors import PolicyNotCompiled
-from policy_engine.headers import APPLICATION_HEADER, header_mutation
+from policy_engine.identity.claims import RBAC, any_of, denied, refuse_unless
+from policy_engine.parameters.headers import APPLICATION_HEADER, header_mutation
 from policy_engine.policy import Document, HttpFilter, Policy, Refusal, Scope, Version, typed
 from policy_engine.shadow import watched
 

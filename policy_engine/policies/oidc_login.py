@@ -11,16 +11,18 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 
 from bus.resources.document import PositiveDuration, duration_s
-from policy_engine.claims import NAMELESS
 from policy_engine.errors import PolicyNotCompiled
-from policy_engine.headers import (
+from policy_engine.identity.claims import NAMELESS
+from policy_engine.identity.remote_keys import remote_jwks
+from policy_engine.lua import constants, lua, program
+from policy_engine.parameters.headers import (
     APPLICATION_HEADER,
     PRIVATE_PREFIX,
     EditableHeaderName,
     header_mutation,
 )
-from policy_engine.lua import constants, lua, program
-from policy_engine.paths import PathValue
+from policy_engine.parameters.paths import PathValue
+from policy_engine.parameters.urls import Origin, Url
 from policy_engine.policy import (
     Document,
     HttpFilter,
@@ -35,9 +37,7 @@ from policy_engine.policy import (
     slow_digest,
     typed,
 )
-from policy_engine.remote_keys import remote_jwks
 from policy_engine.shadow import looking
-from policy_engine.urls import Origin, Url
 
 _OAUTH2 = "envoy.extensions.filters.http.oauth2.v3.OAuth2"
 _JWT = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"

@@ -11,20 +11,20 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, PrivateAttr
 
 from policy_engine.errors import PolicyNotCompiled
-from policy_engine.headers import APPLICATION_HEADER, EditableHeaderName, caller
 from policy_engine.hooks import EXCHANGE_NAMESPACE, Answer, Exchange, PythonPolicy, json_answer
-from policy_engine.identity import IDENTITY, claim, published_identity, texts
-from policy_engine.introspection import (
+from policy_engine.identity.caller import IDENTITY, claim, published_identity, texts
+from policy_engine.identity.introspection import (
     Introspector,
     ProviderUnavailable,
     digest_of,
     introspector,
     number,
 )
+from policy_engine.identity.scopes import Scopes
+from policy_engine.identity.token_issuers import IntrospectionProvider
+from policy_engine.parameters.headers import APPLICATION_HEADER, EditableHeaderName, caller
 from policy_engine.policy import Document, Scope, Version
-from policy_engine.scopes import Scopes
 from policy_engine.system import SystemParameters
-from policy_engine.token_issuers import IntrospectionProvider
 
 _TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _LONGEST_TOKEN = 8192

@@ -12,8 +12,9 @@ import structlog
 from pydantic import Field, PrivateAttr, model_validator
 
 from bus.resources.document import wrong
-from policy_engine.content_coding import Unreadable, decoded
-from policy_engine.event_stream import is_event_stream
+from policy_engine.bodies.content_coding import Unreadable, decoded
+from policy_engine.bodies.event_stream import is_event_stream
+from policy_engine.bodies.json_path import Json
 from policy_engine.hooks import (
     Answer,
     BodyVerdict,
@@ -25,7 +26,6 @@ from policy_engine.hooks import (
     Verdict,
     json_answer,
 )
-from policy_engine.json_path import Json
 from policy_engine.openapi.bodies import content
 from policy_engine.openapi.description import Answered, Body, Description, Fault, Operation
 from policy_engine.openapi.parameters import (

@@ -6,8 +6,12 @@ from typing import Annotated, ClassVar, Final, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from policy_engine.content_coding import Decoder, Unreadable, coding, decoded
-from policy_engine.event_stream import EventTooLong, is_event_stream
+from policy_engine.bodies.content_coding import Decoder, Unreadable, coding, decoded
+from policy_engine.bodies.event_stream import EventTooLong, is_event_stream
+from policy_engine.bodies.json_path import Json, JsonPath, JsonPathText, Unresolved, json_path
+from policy_engine.bodies.json_text import document, unescaped
+from policy_engine.guardrails.placeholders import Masking, Originals
+from policy_engine.guardrails.restored_stream import RestoredBody, RestoredEvents
 from policy_engine.hooks import (
     Answer,
     BodyVerdict,
@@ -18,12 +22,8 @@ from policy_engine.hooks import (
     Verdict,
     json_answer,
 )
-from policy_engine.json_path import Json, JsonPath, JsonPathText, Unresolved, json_path
-from policy_engine.json_text import document, unescaped
-from policy_engine.placeholders import Masking, Originals
+from policy_engine.parameters.regex import Expression, Pattern, expression
 from policy_engine.policy import Document, Parameters, Version
-from policy_engine.regex import Expression, Pattern, expression
-from policy_engine.restored_stream import RestoredBody, RestoredEvents
 
 _EMAIL: Final = r"[a-zA-Z0-9._%+\-]+@[a-zA-Z0-9\-]+(?:\.[a-zA-Z0-9\-]+)*\.[a-zA-Z]{2,63}"
 _SSN: Final = r"\b\d{3}-\d{2}-\d{4}\b"

@@ -5,9 +5,9 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from policy_engine.cel import checked, holds
-from policy_engine.claims import all_of, any_of, claim_is, denied, refuse_unless
-from policy_engine.headers import HeaderName
+from policy_engine.conditions.cel import checked, holds
+from policy_engine.identity.claims import all_of, any_of, claim_is, denied, refuse_unless
+from policy_engine.parameters.headers import HeaderName
 from policy_engine.policy import (
     Document,
     HttpFilter,

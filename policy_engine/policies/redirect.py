@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from policy_engine.lua import constants, lua, program
-from policy_engine.paths import PathValue, guarded_segments, prefix_rewrite
+from policy_engine.parameters.paths import PathValue, guarded_segments, prefix_rewrite
 from policy_engine.policy import (
     Document,
     HttpFilter,

@@ -3,7 +3,7 @@
 from functools import cached_property
 from typing import ClassVar
 
-from policy_engine.guarded_stream import (
+from policy_engine.guardrails.guarded_stream import (
     LONGEST_TEXT,
     Judgement,
     Step,
@@ -12,9 +12,9 @@ from policy_engine.guarded_stream import (
     World,
     too_long,
 )
-from policy_engine.guardrail import Guardrail, RequestSection, ResponseSection, Section
+from policy_engine.guardrails.guardrail import Guardrail, RequestSection, ResponseSection, Section
+from policy_engine.parameters.regex import Expression, Pattern, expression
 from policy_engine.policy import Document, Version
-from policy_engine.regex import Expression, Pattern, expression
 
 _REASON = "Violation of regular expression detected."
 _WINDOW_BYTES = 16 << 10

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from policy_engine.headers import EditableHeaderName, header_mutation
+from policy_engine.parameters.headers import EditableHeaderName, header_mutation
 from policy_engine.policy import Document, HttpFilter, Parameters, Policy, Purpose, Scope, Version
 
 

@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from policy_engine.errors import PolicyNotCompiled
-from policy_engine.headers import HeaderName
 from policy_engine.lua import Value, constants, lua, program
-from policy_engine.paths import PathValue, guarded_segments
+from policy_engine.parameters.headers import HeaderName
+from policy_engine.parameters.paths import PathValue, guarded_segments
 from policy_engine.policy import (
     Document,
     HttpFilter,

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field
 
 from policy_engine.errors import PolicyNotCompiled
-from policy_engine.headers import EditableHeaderName, HeaderValue
+from policy_engine.parameters.headers import EditableHeaderName, HeaderValue
 from policy_engine.policy import (
     DirectAnswer,
     Document,

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, Field
 
 from bus.resources.document import PositiveDuration, duration_s
 from policy_engine.errors import PolicyNotCompiled
-from policy_engine.headers import APPLICATION_HEADER, EditableHeaderName
 from policy_engine.lua import constants, program
+from policy_engine.parameters.headers import APPLICATION_HEADER, EditableHeaderName
 from policy_engine.policy import Document, HttpFilter, Policy, Purpose, Scope, Version, typed
 
 _LUA = "envoy.extensions.filters.http.lua.v3.Lua"

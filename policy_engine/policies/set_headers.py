@@ -4,7 +4,12 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from policy_engine.headers import EditableHeaderName, HeaderValue, header_mutation, overwrite
+from policy_engine.parameters.headers import (
+    EditableHeaderName,
+    HeaderValue,
+    header_mutation,
+    overwrite,
+)
 from policy_engine.policy import Document, HttpFilter, Parameters, Policy, Purpose, Scope, Version
 
 

@@ -7,17 +7,17 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from policy_engine.headers import EditableHeaderName, caller
 from policy_engine.lua import constants, lua, program
-from policy_engine.plan_limits import (
+from policy_engine.parameters.headers import EditableHeaderName, caller
+from policy_engine.policy import Document, HttpFilter, Policy, Refusal, Scope, Version
+from policy_engine.rate_limits.headers import TOLD, one_voice
+from policy_engine.rate_limits.plan_limits import (
     WATCHED_QUOTA_HEADER,
     WATCHED_SUBSCRIPTION_HEADER,
     limiters,
     telling,
     watchers,
 )
-from policy_engine.policy import Document, HttpFilter, Policy, Refusal, Scope, Version
-from policy_engine.rate_limits.headers import TOLD, one_voice
 from policy_engine.shadow import looking
 from policy_engine.subscriptions import Subscriber
 

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from policy_engine.headers import HeaderName
+from policy_engine.parameters.headers import HeaderName
 from policy_engine.policy import (
     Document,
     HttpFilter,

@@ -8,8 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from policy_engine.addresses import is_public
-from policy_engine.guarded_stream import (
+from policy_engine.guardrails.guarded_stream import (
     LONGEST_TEXT,
     Judgement,
     Step,
@@ -18,10 +17,11 @@ from policy_engine.guarded_stream import (
     World,
     too_long,
 )
-from policy_engine.guardrail import Guardrail, RequestSection, ResponseSection, Section
+from policy_engine.guardrails.guardrail import Guardrail, RequestSection, ResponseSection, Section
 from policy_engine.hooks import FetchFailed
+from policy_engine.parameters.addresses import is_public
+from policy_engine.parameters.regex import expression
 from policy_engine.policy import Document, Version
-from policy_engine.regex import expression
 from policy_engine.system import SystemParameters
 
 MOST_URLS: Final = 50

@@ -2,8 +2,8 @@
 
 from typing import ClassVar
 
-from policy_engine.counted_text import Count, Counted
-from policy_engine.guardrail import Guardrail, RequestSection, ResponseSection
+from policy_engine.guardrails.counted_text import Count, Counted
+from policy_engine.guardrails.guardrail import Guardrail, RequestSection, ResponseSection
 from policy_engine.policy import Document, Version
 
 

@@ -7,7 +7,9 @@ balances shares by what routers report.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from policy_engine.balanced_limits import (
+from policy_engine.policy import Document, HttpFilter, Scope, typed
+from policy_engine.rate_limits import in_router
+from policy_engine.rate_limits.balanced_limits import (
     DOMAIN,
     LEAST,
     PROBE_ENTRY,
@@ -17,11 +19,9 @@ from policy_engine.balanced_limits import (
     is_leased,
     rate_per_s,
 )
-from policy_engine.limits import LIMIT_ENTRY, Hits, Limit, WhenAway, encode
-from policy_engine.policy import Document, HttpFilter, Scope, typed
-from policy_engine.rate_limits import in_router
 from policy_engine.rate_limits.headers import within_quotes
 from policy_engine.rate_limits.keys import Value
+from policy_engine.rate_limits.limits import LIMIT_ENTRY, Hits, Limit, WhenAway, encode
 from policy_engine.rate_limits.quota import Counted
 
 _FILTER = "envoy.extensions.filters.http.rate_limit_quota.v3.RateLimitQuotaFilterConfig"
@@ -58,8 +58,8 @@ def limiters(
 
     Behind them stands a ceiling, unless limits fail open: the whole limit in the router's own
     buckets. A router knows no share of a key that it meets while every rate limiter is away, and
-    lets it pass; Envoy takes no limit for that (see `policy_engine.balanced_limits`). Whatever
-    shares let pass is below the ceiling.
+    lets it pass; Envoy takes no limit for that (see `policy_engine.rate_limits.balanced_limits`).
+    Whatever shares let pass is below the ceiling.
     """
     filters: list[HttpFilter] = []
     alone: list[tuple[Counted, str]] = []

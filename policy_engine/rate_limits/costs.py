@@ -12,9 +12,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from bus.resources.document import wrong
-from policy_engine.headers import token
+from policy_engine.bodies.json_path import json_path
 from policy_engine.hooks import EXCHANGE_NAMESPACE
-from policy_engine.json_path import json_path
+from policy_engine.parameters.headers import token
 from policy_engine.policy import Document, Parameters, Scope, typed
 from policy_engine.rate_limits.expression import checked, text, translated
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from cel_expr_python import cel
 
-from policy_engine.cel import reason
+from policy_engine.conditions.cel import reason
 from policy_engine.policy import Scope
 
 _ATTRIBUTES = {

@@ -7,8 +7,8 @@ an upstream is not. Of several limiters of one policy, the one with the fewest l
 
 from collections.abc import Sequence
 
-from policy_engine.headers import header_mutation
 from policy_engine.lua import constants, lua, program
+from policy_engine.parameters.headers import header_mutation
 from policy_engine.policy import Document, HttpFilter, Scope, literal
 
 X_HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")

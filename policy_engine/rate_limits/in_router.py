@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 
-from policy_engine.limits import Algorithm, Limit
 from policy_engine.policy import Document, HttpFilter, Scope, literal, typed
 from policy_engine.rate_limits.headers import ietf, one_voice, refused_by, strictest, within_quotes
 from policy_engine.rate_limits.keys import gate
+from policy_engine.rate_limits.limits import Algorithm, Limit
 from policy_engine.rate_limits.quota import Counted
 
 _LIMITER = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"

@@ -13,13 +13,13 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from bus.resources.document import wrong
-from policy_engine.claims import JWT_FILTER, PAYLOAD
-from policy_engine.headers import APPLICATION_HEADER, token
 from policy_engine.hooks import EXCHANGE_NAMESPACE
-from policy_engine.identity import IDENTITY
+from policy_engine.identity.caller import IDENTITY
+from policy_engine.identity.claims import JWT_FILTER, PAYLOAD
+from policy_engine.parameters.headers import APPLICATION_HEADER, token
+from policy_engine.parameters.regex import Pattern
 from policy_engine.policy import Document, Parameters, Scope, typed
 from policy_engine.rate_limits.expression import checked, text, translated
-from policy_engine.regex import Pattern
 
 _EXPRESSION = "envoy.extensions.rate_limit_descriptors.expr.v3.Descriptor"
 _METADATA_KEY = re.compile(r"[A-Za-z0-9_.\-/@ ]+")

@@ -6,10 +6,10 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from bus.resources.document import PositiveDuration, TimeZone, duration_s, wrong
-from policy_engine.limits import Algorithm, Calendar, Hits, Limit, Quota, Told, WhenAway
 from policy_engine.policy import Parameters, Scope
 from policy_engine.rate_limits.costs import Cost, CostExtraction
 from policy_engine.rate_limits.keys import Key, KeyPart
+from policy_engine.rate_limits.limits import Algorithm, Calendar, Hits, Limit, Quota, Told, WhenAway
 
 SHORTEST_S = 0.05  # Envoy fills its buckets no faster
 

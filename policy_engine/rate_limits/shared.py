@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from policy_engine.limits import (
+from policy_engine.policy import Document, Scope, typed
+from policy_engine.rate_limits.limits import (
     LIMIT_ENTRY,
     RATELIMITER_CLUSTER,
     Hits,
@@ -10,7 +11,6 @@ from policy_engine.limits import (
     WhenAway,
     encode,
 )
-from policy_engine.policy import Document, Scope, typed
 from policy_engine.rate_limits.quota import Counted
 
 DOMAIN = "signalbox"

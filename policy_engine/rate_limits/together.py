@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 from policy_engine.errors import PolicyNotCompiled
-from policy_engine.limits import WhenAway
 from policy_engine.policy import Document, HttpFilter, Scope
 from policy_engine.rate_limits import balanced, in_router, shared
 from policy_engine.rate_limits.headers import one_voice
 from policy_engine.rate_limits.keys import Key
+from policy_engine.rate_limits.limits import WhenAway
 from policy_engine.rate_limits.quota import Backend, Counted
 from policy_engine.shadow import limit_reported
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import structlog
 
-from policy_engine.limits import LIMIT_MAX, Algorithm, Hits, Limit
+from policy_engine.rate_limits.limits import LIMIT_MAX, Algorithm, Hits, Limit
 from ratelimiter import metrics
 from ratelimiter.counters import Part, Rule, Take
 from ratelimiter.errors import StoreAway

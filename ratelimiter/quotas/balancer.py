@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import structlog
 
-from policy_engine.balanced_limits import DOMAIN, PROBE_ENTRY, rate_per_s
 from policy_engine.errors import MalformedQuota
-from policy_engine.limits import LIMIT_ENTRY, Hits
+from policy_engine.rate_limits.balanced_limits import DOMAIN, PROBE_ENTRY, rate_per_s
+from policy_engine.rate_limits.limits import LIMIT_ENTRY, Hits
 from ratelimiter import metrics
 from ratelimiter.counters import Standing, Take, key_of
 from ratelimiter.ports import Peers, Watcher

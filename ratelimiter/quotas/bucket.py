@@ -9,8 +9,8 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from policy_engine.balanced_limits import BURST, capacity, fill, is_leased, rate_per_s
-from policy_engine.limits import Algorithm
+from policy_engine.rate_limits.balanced_limits import BURST, capacity, fill, is_leased, rate_per_s
+from policy_engine.rate_limits.limits import Algorithm
 from ratelimiter.counters import Take
 from ratelimiter.quotas.assignment import Assignment, Entries, Router
 from ratelimiter.quotas.pulse import Pulse

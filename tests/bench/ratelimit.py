@@ -17,7 +17,7 @@ from pathlib import Path
 
 import uvloop
 
-from policy_engine.limits import Algorithm, Limit, Quota
+from policy_engine.rate_limits.limits import Algorithm, Limit, Quota
 from ratelimiter.service import serving, store_of
 from ratelimiter.settings import RatelimiterSettings
 from tests.bench.limiter import limiter_process

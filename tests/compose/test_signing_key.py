@@ -7,7 +7,7 @@ import pytest
 from compose.data_folder import DataFolder
 from compose.errors import DataFolderUnusable
 from compose.signing_key import with_signing_key
-from policy_engine.signing import jwks, new_key
+from policy_engine.identity.signing import jwks, new_key
 from policy_engine.system import SystemParameters
 
 MAKE = """\
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from compose.data_folder import DataFolder
 from compose.signing_key import with_signing_key
-from policy_engine.signing import jwks
+from policy_engine.identity.signing import jwks
 from policy_engine.system import SystemParameters
 system = SystemParameters(backend_jwt_algorithm="ES256")
 print(jwks(with_signing_key(system, DataFolder(Path(sys.argv[1]))))["keys"][0]["kid"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from controller.errors import UsageUnavailable
 from controller.quota import Served, period
-from policy_engine.limits import Calendar, calendar_end_us
+from policy_engine.rate_limits.limits import Calendar, calendar_end_us
 from tests.controller.subscribing import (
     PLANS,
     SUBSCRIPTIONS,

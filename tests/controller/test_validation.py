@@ -7,7 +7,7 @@ import pytest
 from controller.errors import Invalid
 from controller.validation import accepted, rest_api
 from policy_engine import catalogue
-from policy_engine.gates import CONDITIONS_MAX
+from policy_engine.conditions.gates import CONDITIONS_MAX
 from policy_engine.system import SystemParameters
 from tests.controller.samples import document
 

@@ -10,7 +10,7 @@ from ctl import scaffold
 from ctl.errors import Misused, Refused
 from policy_engine.catalogue import Catalogue
 from policy_engine.documentation import parameters
-from policy_engine.watched import Kept, WatchedFolder, add
+from policy_engine.loading.watched import Kept, WatchedFolder, add
 from tests.ctl import cli
 
 

@@ -9,11 +9,11 @@ from pydantic import SecretStr
 
 from bus.resources.rest_api import PolicyRef
 from policy_engine.catalogue import load
+from policy_engine.identity.signing import new_key
+from policy_engine.identity.token_issuers import Introspection, IntrospectionProvider
 from policy_engine.policy import Credential, Document, Policy
 from policy_engine.refusals import local_reply_config
-from policy_engine.signing import new_key
 from policy_engine.system import SystemParameters
-from policy_engine.token_issuers import Introspection, IntrospectionProvider
 from tests.policy_engine.tokens import Signer, key_manager
 
 COMPANY = Signer("company-1")

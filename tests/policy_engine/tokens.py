@@ -8,8 +8,8 @@ from typing import Any, Literal
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
-from policy_engine.keys import key_set
-from policy_engine.token_issuers import KeyManager, KeySource, LocalKeys
+from policy_engine.identity.keys import key_set
+from policy_engine.identity.token_issuers import KeyManager, KeySource, LocalKeys
 
 Algorithm = Literal["RS256", "PS256", "ES256", "RS512", "none"]
 

@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from policy_engine.limits import LIMIT_ENTRY, Quota, encode
 from policy_engine.policy import typed
+from policy_engine.rate_limits.limits import LIMIT_ENTRY, Quota, encode
 from tests.servers.envoy import envoy
 from xds.wire.messages import message_class
 

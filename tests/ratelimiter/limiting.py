@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bus.ports import Bus
-from policy_engine.limits import Quota
+from policy_engine.rate_limits.limits import Quota
 from ratelimiter.lanes import Health
 from ratelimiter.service import Running, serving, store_of
 from ratelimiter.settings import RatelimiterSettings

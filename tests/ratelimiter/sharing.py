@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from policy_engine.balanced_limits import QUOTAS_CLUSTER
 from policy_engine.catalogue import load
-from policy_engine.limits import RATELIMITER_CLUSTER
+from policy_engine.rate_limits.balanced_limits import QUOTAS_CLUSTER
+from policy_engine.rate_limits.limits import RATELIMITER_CLUSTER
 from policy_engine.system import SystemParameters
 from tests.policy_engine.attached import LOCAL_REPLY
 from tests.ratelimiter.gateway import cluster, where

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextlib import suppress as suppressed
 
-from policy_engine.limits import Quota
+from policy_engine.rate_limits.limits import Quota
 from ratelimiter.counters import Group, Part, Standing, Take, key_of, rules
 from ratelimiter.errors import StoreAway
 from ratelimiter.ports import CounterStore

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from policy_engine.limits import Algorithm, Calendar, Limit, Quota
+from policy_engine.rate_limits.limits import Algorithm, Calendar, Limit, Quota
 from ratelimiter.counters import Standing
 from tests.ratelimiter.stores import KINDS, Timed, held, takes
 

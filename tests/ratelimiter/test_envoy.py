@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from policy_engine.limits import Algorithm, Answer, Hits, Limit, Quota, Told
+from policy_engine.rate_limits.limits import Algorithm, Answer, Hits, Limit, Quota, Told
 from ratelimiter.service import Running, serving, store_of
 from ratelimiter.settings import RatelimiterSettings
 from tests.ratelimiter.gateway import actions, limiting, router

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from policy_engine.limits import Algorithm, Hits, Limit, Quota, WhenAway
+from policy_engine.rate_limits.limits import Algorithm, Hits, Limit, Quota, WhenAway
 from tests.ratelimiter.gateway import call
 from tests.ratelimiter.limiting import Limiter, limiter
 from tests.servers.valkey import valkey_cluster, valkey_sentinels, valkey_server

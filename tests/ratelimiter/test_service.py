@@ -28,7 +28,7 @@ from bus.quota import (
     RatelimiterRecovered,
 )
 from bus.subjects import Family, pattern, token
-from policy_engine.limits import Algorithm, Limit, Quota
+from policy_engine.rate_limits.limits import Algorithm, Limit, Quota
 from ratelimiter.errors import BadStoreSettings, CannotListen, InsecureAddress
 from ratelimiter.reading import Reader
 from ratelimiter.service import node_name, run, serving, store_of

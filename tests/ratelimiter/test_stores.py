@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from policy_engine.limits import Algorithm, Calendar, Hits, Limit, Quota
+from policy_engine.rate_limits.limits import Algorithm, Calendar, Hits, Limit, Quota
 from ratelimiter.counters import REFUND, Counted, Part, Take
 from ratelimiter.ports import Due
 from ratelimiter.stores.redis import RedisStore

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from policy_engine.plan_limits import QUOTA_HEADER
 from policy_engine.policy import typed
+from policy_engine.rate_limits.plan_limits import QUOTA_HEADER
 from xds.compile.api import CompiledApi
 from xds.compile.routes import ApiRoute
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from policy_engine import gates
-from policy_engine.gates import CONDITIONS_MAX
+from policy_engine.conditions import gates
+from policy_engine.conditions.gates import CONDITIONS_MAX
 from policy_engine.policy import Gate, HttpFilter, typed
 
 Document = dict[str, Any]

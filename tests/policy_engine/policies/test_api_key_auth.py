@@ -1,6 +1,6 @@
 import pytest
 
-from policy_engine.headers import APPLICATION_HEADER
+from policy_engine.parameters.headers import APPLICATION_HEADER
 from tests.policy_engine.attached import UNAUTHORIZED, credential, key_policy
 from tests.policy_engine.gateway import Api, Gateway, gateway
 

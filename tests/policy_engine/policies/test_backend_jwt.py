@@ -6,14 +6,14 @@ from typing import Any
 import jwt
 import pytest
 
-from policy_engine import claims
 from policy_engine.errors import InvalidParameters, PolicyNotCompiled
-from policy_engine.headers import APPLICATION_HEADER
 from policy_engine.hooks import Answer, Exchange
+from policy_engine.identity import claims
+from policy_engine.identity.signing import jwks, new_key
+from policy_engine.parameters.headers import APPLICATION_HEADER
 from policy_engine.policies import backend_jwt
 from policy_engine.policies.backend_jwt import BackendJwt
 from policy_engine.policy import Scope
-from policy_engine.signing import jwks, new_key
 from policy_engine.system import SystemParameters
 from tests.policy_engine.attached import COMPANY, basic, policy
 from tests.policy_engine.exchanges import exchange

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import orjson
 import pytest
 
-from tests.policy_engine.guardrails import completion
+from tests.policy_engine.guardrails.by_hand import completion
 from tests.policy_engine.python_gateway import python_gateway, ref
 from tests.servers.http_backend import Answer, Received
 

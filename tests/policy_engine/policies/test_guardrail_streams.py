@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from policy_engine.hooks import Answer
 from tests.policy_engine.exchanges import answered, exchange
-from tests.policy_engine.guardrails import (
+from tests.policy_engine.guardrails.by_hand import (
     COUNTS,
     DONE,
     STREAM,

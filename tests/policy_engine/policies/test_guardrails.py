@@ -9,7 +9,7 @@ import pytest
 from policy_engine.errors import Fault, InvalidParameters
 from tests.policy_engine.attached import CATALOGUE, policy
 from tests.policy_engine.exchanges import exchange
-from tests.policy_engine.guardrails import (
+from tests.policy_engine.guardrails.by_hand import (
     COUNTS,
     DONE,
     STREAM,

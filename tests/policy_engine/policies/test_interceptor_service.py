@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from policy_engine.errors import InvalidParameters
-from policy_engine.headers import APPLICATION_HEADER
+from policy_engine.parameters.headers import APPLICATION_HEADER
 from policy_engine.policies.interceptor_service import InterceptorService
 from policy_engine.system import SystemParameters
 from tests.policy_engine.attached import policy

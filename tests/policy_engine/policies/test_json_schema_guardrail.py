@@ -5,7 +5,7 @@ import pytest
 
 from policy_engine.errors import InvalidParameters
 from tests.policy_engine.attached import CATALOGUE, policy
-from tests.policy_engine.guardrails import (
+from tests.policy_engine.guardrails.by_hand import (
     DONE,
     asked,
     completion,

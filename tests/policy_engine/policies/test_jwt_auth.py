@@ -6,7 +6,7 @@ import pytest
 from policy_engine.catalogue import load
 from policy_engine.chain import compile_chain
 from policy_engine.errors import PolicyNotCompiled
-from policy_engine.headers import APPLICATION_HEADER
+from policy_engine.parameters.headers import APPLICATION_HEADER
 from policy_engine.refusals import local_reply_config
 from policy_engine.system import SystemParameters
 from tests.policy_engine.attached import COMPANY, SYSTEM, limit, policy

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from policy_engine.identity.token_issuers import KeySource, LocalKeys, RemoteKeys
 from policy_engine.system import SystemParameters
-from policy_engine.token_issuers import KeySource, LocalKeys, RemoteKeys
 from tests.policy_engine.attached import COMPANY
 from tests.policy_engine.gateway import Api, Gateway, gateway
 from tests.policy_engine.jwts import jwt, opened, status, trusting

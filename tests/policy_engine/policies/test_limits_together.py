@@ -14,8 +14,8 @@ import yaml
 from bus.resources.rest_api import RestApi
 from policy_engine.catalogue import load
 from policy_engine.hooks import SHADOW_NAMESPACE
-from policy_engine.limits import RATELIMITER_CLUSTER
 from policy_engine.policy import typed
+from policy_engine.rate_limits.limits import RATELIMITER_CLUSTER
 from policy_engine.system import SystemParameters
 from ratelimiter.service import serving, store_of
 from ratelimiter.settings import RatelimiterSettings

@@ -4,8 +4,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from policy_engine.errors import InvalidParameters
-from policy_engine.headers import APPLICATION_HEADER
 from policy_engine.hooks import Exchange
+from policy_engine.parameters.headers import APPLICATION_HEADER
 from policy_engine.policies.log_message import LogMessage
 from policy_engine.system import SystemParameters
 from tests.policy_engine.attached import policy

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from policy_engine.catalogue import load
 from policy_engine.chain import compile_chain
 from policy_engine.errors import InvalidParameters, PolicyNotCompiled
-from policy_engine.headers import APPLICATION_HEADER
+from policy_engine.parameters.headers import APPLICATION_HEADER
 from policy_engine.policy import typed
 from policy_engine.shadow import RBAC_NAMESPACE, reports
 from policy_engine.system import SystemParameters

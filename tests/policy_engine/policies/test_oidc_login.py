@@ -8,7 +8,7 @@ import pytest
 from policy_engine.catalogue import load
 from policy_engine.chain import compile_chain
 from policy_engine.errors import InvalidParameters, PolicyNotCompiled
-from policy_engine.headers import APPLICATION_HEADER
+from policy_engine.parameters.headers import APPLICATION_HEADER
 from tests.policy_engine.attached import CATALOGUE, policy
 from tests.policy_engine.gateway import Api
 from tests.policy_engine.logins import PUBLIC, Browser, login, protected, spec, verified

@@ -6,8 +6,8 @@ from urllib.parse import parse_qs
 import pytest
 
 from policy_engine.errors import InvalidParameters
-from policy_engine.headers import APPLICATION_HEADER
 from policy_engine.hooks import Answer
+from policy_engine.parameters.headers import APPLICATION_HEADER
 from policy_engine.policies.opaque_token_auth import OpaqueTokenAuth
 from tests.policy_engine.attached import basic
 from tests.policy_engine.exchanges import exchange, reaching, result

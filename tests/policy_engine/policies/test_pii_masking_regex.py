@@ -12,7 +12,7 @@ from policy_engine.hooks import Answer
 from policy_engine.policies.pii_masking_regex import PiiMaskingRegex
 from tests.policy_engine.attached import CATALOGUE, policy
 from tests.policy_engine.exchanges import answered, exchange
-from tests.policy_engine.guardrails import DONE, event, prompt
+from tests.policy_engine.guardrails.by_hand import DONE, event, prompt
 from tests.policy_engine.packed import PACKED, Pack
 from tests.policy_engine.python_gateway import python_gateway, ref
 from tests.servers.http_backend import Answer as Told

@@ -9,8 +9,8 @@ import pytest
 
 from policy_engine.attached import Attached
 from policy_engine.errors import InvalidParameters
-from policy_engine.headers import APPLICATION_HEADER
-from policy_engine.plan_limits import QUOTA_HEADER, SUBSCRIPTION_HEADER
+from policy_engine.parameters.headers import APPLICATION_HEADER
+from policy_engine.rate_limits.plan_limits import QUOTA_HEADER, SUBSCRIPTION_HEADER
 from policy_engine.subscriptions import Quota, Subscriber
 from tests.policy_engine.attached import TOO_MANY, credential, key_policy, limit, policy
 from tests.policy_engine.gateway import Api, Gateway, gateway

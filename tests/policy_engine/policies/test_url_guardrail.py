@@ -11,7 +11,7 @@ from policy_engine.policies.url_guardrail import MOST_URLS, UrlGuardrail, urls
 from policy_engine.system import SystemParameters
 from tests.policy_engine.attached import CATALOGUE, policy
 from tests.policy_engine.exchanges import answered, exchange, result
-from tests.policy_engine.guardrails import DONE, document, event, prompt
+from tests.policy_engine.guardrails.by_hand import DONE, document, event, prompt
 from tests.policy_engine.python_gateway import python_gateway, ref
 from tests.servers.http_backend import Answer as Told
 from tests.servers.http_backend import http_backend

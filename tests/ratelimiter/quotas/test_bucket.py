@@ -1,8 +1,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policy_engine.balanced_limits import FILL_S, capacity, fill
-from policy_engine.limits import Algorithm, Limit, Quota
+from policy_engine.rate_limits.balanced_limits import FILL_S, capacity, fill
+from policy_engine.rate_limits.limits import Algorithm, Limit, Quota
 from ratelimiter.counters import Rule, Take
 from ratelimiter.quotas.assignment import Assignment
 from ratelimiter.quotas.bucket import Bucket, Share

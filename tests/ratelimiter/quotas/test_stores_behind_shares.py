@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from policy_engine.limits import Calendar, calendar_end_us
+from policy_engine.rate_limits.limits import Calendar, calendar_end_us
 from ratelimiter.service import serving, store_of
 from ratelimiter.settings import RatelimiterSettings
 from tests.ratelimiter.quotas.test_routers import IN_FLIGHT, through, until_all_is_used

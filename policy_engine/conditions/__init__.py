@@ -1,0 +1,1 @@
+"""Conditions of policies: understood, translated for Envoy, evaluated in Python."""

@@ -1,0 +1,1 @@
+"""Who calls: whose tokens can be trusted, what they claim, and how it is passed on."""

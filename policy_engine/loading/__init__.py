@@ -1,0 +1,1 @@
+"""Policies of the operator's own: files that are watched, tried and imported."""

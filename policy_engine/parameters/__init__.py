@@ -1,0 +1,1 @@
+"""What parameters of policies may hold: headers, paths, patterns, addresses."""
