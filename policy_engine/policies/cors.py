@@ -38,7 +38,7 @@ _SIMPLE_ANSWERS = (
 )
 _ORIGIN_ONCE = (  # what is empty is not appended
     "%CEL('vary' in response.headers"
-    " && response.headers['vary'].matches('(?i)(.*[, ])?origin([, ].*)?') ? '' : 'Origin')%"
+    " && response.headers['vary'].matches('(?i)^(.*[, ])?origin([, ].*)?$') ? '' : 'Origin')%"
 )
 _METHODS = Literal["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "*"]
 

@@ -220,7 +220,7 @@ async def test_cors_of_one_operation_leaves_the_others_alone() -> None:
 
 
 @pytest.mark.parametrize("conditional", [False, True])
-@pytest.mark.parametrize("said", ["Accept", "accept, ORIGIN", "Origin", None])
+@pytest.mark.parametrize("said", ["Accept", "accept, ORIGIN", "Origin", "X-Origin, Original", None])
 async def test_of_two_the_first_decides_and_nothing_is_said_twice(
     said: str | None, *, conditional: bool
 ) -> None:
