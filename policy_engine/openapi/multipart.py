@@ -39,6 +39,9 @@ def parts(body: bytes, boundary: str) -> Iterator[Part]:
         raise Malformed("does not begin with its boundary")
     if pieces[-1] not in (b"--", b"--\r\n"):
         raise Malformed("does not end with its boundary")
+    mark = b"--" + boundary.encode()
+    if (b"\n" + body).count(b"\n" + mark) >= len(pieces) or b"\r" + mark in body:
+        raise Malformed("has its boundary behind a line end that is not CRLF")
     if len(pieces) - 2 > MOST_PARTS:
         raise Malformed(f"has more than {MOST_PARTS} parts")
     for number, piece in enumerate(pieces[1:-1], 1):
@@ -69,8 +72,12 @@ def _part(piece: bytes, number: int) -> Part:
 
 def _headers(head: bytes, number: int) -> dict[str, str]:
     found: dict[str, str] = {}
-    for line in head.split(b"\r\n"):
-        match = _HEADER.fullmatch(line.decode("utf-8", "surrogateescape"))
+    try:
+        lines = head.decode().split("\r\n")
+    except UnicodeDecodeError:
+        raise Malformed(f"part {number} has headers that are not UTF-8") from None
+    for line in lines:
+        match = _HEADER.fullmatch(line)
         if match is None:
             raise Malformed(f"part {number} has a header that cannot be read")
         if match[1].lower() in found:

@@ -157,43 +157,53 @@ def _value(element: _Element, shape: XmlShape, where: str) -> Json:
     return shape.text.read(element.text if "string" in shape.kinds else element.text.strip())
 
 
-@dataclass(slots=True)
 class _Left:
-    """What of an element no property has taken yet."""
+    """What of an element no property has taken yet, by local names."""
 
-    attributes: dict[tuple[str, str], str]
-    children: list[_Element]
+    def __init__(self, element: _Element) -> None:
+        self.attributes: dict[str, list[tuple[str, str]]] = {}  # namespace and text of each
+        self.children: dict[str, list[_Element]] = {}
+        for namespace, name in _attributes(element):
+            text = element.attributes[namespace, name]
+            self.attributes.setdefault(name, []).append((namespace, text))
+        for one in element.children:
+            self.children.setdefault(one.name[1], []).append(one)
 
     def attribute(self, name: str, namespace: str | None) -> str:
         """Raises LookupError when it is not there."""
-        for key in self.attributes:
-            if _is(key, name, namespace):
-                return self.attributes.pop(key)
+        known = self.attributes.get(name, [])
+        for at, (given, text) in enumerate(known):
+            if namespace in (None, given):
+                del known[at]
+                return text
         raise LookupError(name)
 
     def elements(self, name: str, namespace: str | None) -> list[_Element]:
         """Raises LookupError when there are none."""
-        taken = [one for one in self.children if _is(one.name, name, namespace)]
+        known = self.children.get(name, [])
+        taken = [one for one in known if namespace in (None, one.name[0])]
         if not taken:
             raise LookupError(name)
-        self.children = [one for one in self.children if not _is(one.name, name, namespace)]
+        self.children[name] = [one for one in known if namespace not in (None, one.name[0])]
         return taken
 
 
 def _object(element: _Element, shape: XmlShape, where: str) -> dict[str, Json]:
     if element.text.strip():
         raise Malformed("holds text instead of elements", where)
-    left = _Left({key: element.attributes[key] for key in _attributes(element)}, element.children)
+    left = _Left(element)
     found: dict[str, Json] = {}
     for name, said in shape.members.items():
         try:
             found[name] = _member(left, name, said, _below(where, name))
         except LookupError:
             continue
-    for one in left.children:
-        _add(found, shape, one.name[1], _anything(one), where)
-    for key, text in left.attributes.items():
-        _add(found, shape, key[1], text, where)
+    for name, elements in left.children.items():
+        for one in elements:
+            _add(found, shape, name, _anything(one), where)
+    for name, attributes in left.attributes.items():
+        for _, text in attributes:
+            _add(found, shape, name, text, where)
     return found
 
 
@@ -222,12 +232,7 @@ def _add(found: dict[str, Json], shape: XmlShape, name: str, value: Json, where:
         told += [f"in the namespace {said.namespace!r}"] if said.namespace else []
         told += ["around its items"] if said.is_wrapped else []
         raise Malformed(" ".join((f"must be {how}", *told)), _below(where, name))
-    if name not in found:
-        found[name] = value
-    elif isinstance(found[name], list):
-        found[name].append(value)
-    else:
-        found[name] = [found[name], value]
+    _join(found, name, value)
 
 
 def _items(element: _Element, shape: XmlShape, name: str | None, where: str) -> list[Json]:
@@ -247,14 +252,18 @@ def _anything(element: _Element) -> Json:
     """An element that no schema describes."""
     found: dict[str, Json] = {name: element.attributes[_, name] for _, name in _attributes(element)}
     for one in element.children:
-        value, name = _anything(one), one.name[1]
-        known = found.get(name)
-        found[name] = value if name not in found else [*_listed(known), value]
+        _join(found, one.name[1], _anything(one))
     return found or element.text
 
 
-def _listed(value: Json) -> list[Json]:
-    return value if isinstance(value, list) else [value]
+def _join(found: dict[str, Json], name: str, value: Json) -> None:
+    """What is there already becomes a list: of elements, none is a list by itself."""
+    if name not in found:
+        found[name] = value
+    elif isinstance(found[name], list):
+        found[name].append(value)
+    else:
+        found[name] = [found[name], value]
 
 
 def _attributes(element: _Element) -> list[tuple[str, str]]:

@@ -74,6 +74,10 @@ def test_what_may_stand_around_parts() -> None:
         (body(b'Content-Disposition: form-data; name="a\r\n\r\n'), "x", "cannot be read"),
         (body(HEAD + b"Content-Transfer-Encoding: base64\r\n\r\ndg=="), "x", "'base64'"),
         (body(*[HEAD + b"\r\n"] * 1001), "x", "more than 1000 parts"),
+        (body(HEAD + b"\r\nv\n--x\r\n" + HEAD + b"\r\nw"), "x", "a line end that is not CRLF"),
+        (body(HEAD + b"\r\nv\r--x--"), "x", "a line end that is not CRLF"),
+        (body(HEAD + b"\r\nv").replace(b"\r\n--x--", b"\n--x--"), "x", "does not end"),
+        (body(b'Content-Disposition: form-data; name="\xff"\r\n\r\n'), "x", "not UTF-8"),
     ],
 )
 def test_what_two_readers_may_understand_differently_is_not_read(

@@ -76,6 +76,7 @@ components:
       properties:
         sizes: {{type: array, items: {{type: integer}}}}
         marks: {{type: array, items: {{type: integer}}}}
+        count: {{type: integer}}
         about: {{type: object, required: [by]}}
 """
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -146,10 +147,14 @@ async def test_every_kind_of_xml_is_read(kind: str) -> None:
 
 
 def upload(
-    title: str = "t", photo: tuple[str, bytes, str] = ("p.png", PNG, "image/png"), **more: Any
+    title: str = "t",
+    photo: tuple[str, bytes, str] = ("p.png", PNG, "image/png"),
+    title_is: str | None = None,
+    **more: Any,
 ) -> tuple[bytes, dict[str, str]]:
     """Of httpx: another writer of such bodies."""
-    files: list[Any] = [("title", (None, title)), ("photo", photo)]
+    said = (None, title) if title_is is None else (None, title, title_is)
+    files: list[Any] = [("title", said), ("photo", photo)]
     for name, values in more.items():
         files += [(name, value) for value in (values if isinstance(values, list) else [values])]
     request = httpx.Request("POST", "http://a.example", files=files)
@@ -175,6 +180,7 @@ JSON = "application/json"
         ),
         ({"people": (None, '[{"name": "a"}, {"name": "b"}]', JSON)}, []),
         ({"title": "too long"}, [("title", '"too long" is longer than 5 characters')]),
+        ({"title": '"four"', "title_is": JSON}, [("title", '"\\"four\\"" is longer than 5 characters')]),
         ({"count": (None, "x")}, [("count", '"x" is not of type "integer"')]),
         ({"count": [(None, "1"), (None, "2")]}, [("count", "is given more than once")]),
         ({"about": (None, "{}")}, [("about", '"by" is a required property')]),
@@ -218,6 +224,12 @@ async def test_parts_are_as_described(
     for (name, message), (wanted, begins) in zip(found, expected, strict=True):
         assert name == wanted
         assert message.startswith(begins)
+
+
+async def test_a_name_that_is_no_text_is_refused() -> None:
+    body, headers = upload(odd=(None, "x"))
+    ((_, message),) = await faults("/photos", body.replace(b'"odd"', b'"\xff"'), headers)
+    assert message == "part 3 has headers that are not UTF-8"
 
 
 async def test_a_part_that_must_be_there_is_missed() -> None:
@@ -269,6 +281,8 @@ async def test_lengths_of_what_is_binary_are_of_bytes(
         (b"about=%7B%7D", [("about", '"by" is a required property')]),
         (b"about=x", [("about", "is not JSON")]),
         (b"about=%7B%7D&about=%7B%7D", [("about", "is given more than once")]),
+        (b"count=x&count=1", [("count", "is given more than once")]),
+        (b"more=1&more=2", [("more", "is given more than once")]),
     ],
 )
 async def test_fields_of_forms_travel_as_their_encoding_says(
