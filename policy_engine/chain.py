@@ -343,9 +343,21 @@ def _with_native(chain: Chain, run: _Run, scope: Scope) -> Chain:
     return replace(chain, filters=before + filters)
 
 
-def uncounted(filters: tuple[HttpFilter, ...]) -> tuple[HttpFilter, ...]:
-    """Those that preflights meet which the gateway answers: they are no requests to the API."""
-    return tuple(one for one in filters if not one.counts)
+def uncounted(
+    filters: tuple[HttpFilter, ...], behind: tuple[HttpFilter, ...] = ()
+) -> tuple[HttpFilter, ...]:
+    """Those that preflights meet which the gateway answers: they are no requests to the API.
+
+    What counts stays where they meet something else behind it, or `behind` all: who verifies
+    callers must not be asked more often by preflights than by requests.
+    """
+    met: list[HttpFilter] = []
+    guarded = any(not one.counts for one in behind)
+    for one in reversed(filters):
+        guarded = guarded or not one.counts
+        if guarded:
+            met.append(one)
+    return tuple(reversed(met))
 
 
 def _way_before(chain: Chain, parts: tuple[Part, ...]) -> str | None:

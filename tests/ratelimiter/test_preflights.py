@@ -100,6 +100,27 @@ async def test_what_else_stands_before_cors_still_meets_preflights(
             assert await preflight(router) == 403
 
 
+@pytest.mark.parametrize("backend", ["memory", "redis-local-async", "redis"])
+@pytest.mark.parametrize("limit", [basic, advanced])
+async def test_credentials_cannot_be_tried_by_preflights_beyond_the_limit_before_them(
+    tmp_path: Path, backend: str, limit: Any
+) -> None:
+    users = {"name": "basic-auth", "params": {"username": "shop", "password": "secret"}}
+    async with place(tmp_path) as here, here.limiter():
+        for above, own in (
+            ([limit(backend), users, CORS], []),
+            ([limit(backend), users], [CORS]),
+            ([limit(backend)], [users, CORS]),
+        ):
+            orders = shop(here.backend.port, *above, policies=own)
+            router = await here.stack.enter_async_context(
+                sharing_router(orders, here.quotas, f"unix:{tmp_path / 'rl.sock'}")
+            )
+            found = [await preflight(router) for _ in range(3 * LIMIT)]
+            assert found[0] == 401
+            assert found[-1] == 429
+
+
 async def test_preflights_that_the_upstream_answers_are_requests(tmp_path: Path) -> None:
     forwarded = {**CORS, "params": {**CORS["params"], "forwardPreflight": True}}
     async with place(tmp_path) as here, here.limiter():

@@ -247,8 +247,11 @@ class SiteWriter:
             (one, self.layout.only(before)) for one, before in self.api_chain.preflights
         ]
         if self.api_chain.answer is None:
-            above = uncounted(self.api_chain.filters)
-            levels += [(one, self.layout.only(above, before)) for one, before in chain.preflights]
+            above = self.api_chain.filters
+            levels += [
+                (one, self.layout.only(uncounted(above, before), before))
+                for one, before in chain.preflights
+            ]
         for number, (preflight, per_filter) in enumerate(levels):
             if preflight.lets_pass and self._has_options(parts):
                 continue
