@@ -1,14 +1,22 @@
 """A subscription plan: how much of an API whoever subscribes to it may use."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
 from bus.resources.document import Document, TimeZone, wrong
 
 ThrottleUnit = Literal["Min", "Hour", "Day", "Month"]
 PlanStatus = Literal["ACTIVE", "INACTIVE"]
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""The same moment is the same value, whatever its offset was written as."""
 
 
 class PlanTerms(Document):
@@ -19,7 +27,7 @@ class PlanTerms(Document):
     throttle_limit_count: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     throttle_limit_unit: ThrottleUnit | None = None
     time_zone: TimeZone | None = None  # whose calendar it is; None: the gateway's
-    expiry_time: AwareDatetime | None = None  # from then on no subscription to it is live
+    expiry_time: Moment | None = None  # from then on no subscription to it is live
     status: PlanStatus = "ACTIVE"
 
     @model_validator(mode="after")

@@ -74,6 +74,18 @@ async def test_all_kinds_of_one_file_are_applied_and_a_second_time_changes_nothi
     assert (planned.code, planned.err) == (0, "4 unchanged; nothing was sent\n"), planned
 
 
+async def test_a_moment_is_the_same_however_it_is_written(gateway: Running) -> None:
+    for moment, result in (
+        ("2040-01-01T01:00:00+01:00", "created"),
+        ("2040-01-01T01:00:00+01:00", "unchanged"),
+        ("2040-01-01T00:00:00Z", "unchanged"),
+        ("2040-01-01T00:00:01Z", "updated"),
+    ):
+        told = await gateway.cli("apply", "-f", gateway.write("p.yaml", gold(expiryTime=moment)))
+        assert told.code == 0
+        assert told.out.startswith(f"plan/Gold {result}"), (moment, told)
+
+
 async def test_a_folder_holds_them_too_and_what_a_file_does_not_say_is_cleared(
     gateway: Running,
 ) -> None:
