@@ -15,25 +15,26 @@ def _parts(url: str) -> SplitResult:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
         raise ValueError("must be an http or https URL without credentials")
+    if parts.port == 0:  # an invalid one raises ValueError by itself
+        raise ValueError("port 0 cannot be reached")
     return parts
 
 
 def _reachable(url: str) -> str:
-    if _parts(url).port == 0:  # an invalid one raises ValueError by itself
-        raise ValueError("port 0 cannot be reached")
+    _parts(url)
     return url
 
 
 def _whole(url: str) -> str:
     parts = _parts(url)
-    if parts.port == 0 or parts.fragment or not url.isascii() or not url.isprintable():
+    if parts.fragment or not url.isascii() or not url.isprintable():
         raise ValueError("must be an http or https URL without a fragment")
     return url
 
 
 def _base(url: str) -> str:
-    parts = _parts(url)
-    if parts.query or parts.fragment:
+    _parts(url)
+    if "?" in url or "#" in url:
         raise ValueError("must have neither query nor fragment")
     return url.rstrip("/")
 

@@ -230,6 +230,8 @@ def test_no_body_is_held_up_that_the_service_does_not_get() -> None:
         ({"endpoint": "ftp://a", "request": {}}, "endpoint"),
         ({"endpoint": "http://u:p@a", "request": {}}, "endpoint"),
         ({"endpoint": "http://a?b", "request": {}}, "endpoint"),
+        ({"endpoint": "http://a?", "request": {}}, "endpoint"),
+        ({"endpoint": "http://a:99999", "request": {}}, "endpoint"),
         ({"endpoint": "http://a", "request": {"x": 1}}, "request.x"),
         ({"endpoint": "http://a", "request": {}, "timeoutMillis": 99}, "timeoutMillis"),
     ],
