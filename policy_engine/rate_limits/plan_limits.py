@@ -1,9 +1,8 @@
 """What holds subscriptions to their plans, by two private headers that name plan and subscription.
 
 Without a rate limiter each router counts by itself, in a bucket per subscription that fills
-evenly. With one, all routers count together, in the periods of the calendar of
-their time zone, over restarts
-and changes of the API; the routers' own buckets hold while it is away.
+evenly. With one, all routers count together, in the periods of the calendar of their time zone,
+over restarts and changes of the API; the routers' own buckets hold while it is away.
 """
 
 from collections.abc import Sequence
