@@ -53,7 +53,8 @@ class BasicRatelimit(Policy):
 
     Attached to an API, one count serves all its operations; attached to an operation, the operation
     has its own. All limits must hold. Answers tell how much is left of the one with the least.
-    Preflights that `cors` answers are not counted, unless they meet another policy behind the limit.
+    Preflights that `cors` answers are not counted, unless they meet another policy behind the
+    limit.
     """
 
     name: ClassVar[str] = "basic-ratelimit"

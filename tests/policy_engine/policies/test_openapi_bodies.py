@@ -180,7 +180,10 @@ JSON = "application/json"
         ),
         ({"people": (None, '[{"name": "a"}, {"name": "b"}]', JSON)}, []),
         ({"title": "too long"}, [("title", '"too long" is longer than 5 characters')]),
-        ({"title": '"four"', "title_is": JSON}, [("title", '"\\"four\\"" is longer than 5 characters')]),
+        (
+            {"title": '"four"', "title_is": JSON},
+            [("title", '"\\"four\\"" is longer than 5 characters')],
+        ),
         ({"count": (None, "x")}, [("count", '"x" is not of type "integer"')]),
         ({"count": [(None, "1"), (None, "2")]}, [("count", "is given more than once")]),
         ({"about": (None, "{}")}, [("about", '"by" is a required property')]),
