@@ -1,7 +1,8 @@
 """Thousands of APIs with three policies each, called at random, against plain routing.
 
-`python -m tests.bench.many_apis [APIS]` (default 5000). Two bases: an API without policies in the
-same gateway, and an Envoy that only routes.
+`python -m tests.bench.many_apis [APIS]` (default 5000). As many APIs without policies stand beside
+them in the same gateway: called at random too they are the base, which has the same tables and the
+same cold caches. For comparison one API of each kind, and an Envoy that only routes.
 """
 
 import asyncio
@@ -25,36 +26,37 @@ from tests.bench.load import (
 from tests.servers.gateway import Gateway, gateway, rest_api
 
 ORIGIN = "https://app.example.com"
-POLICIES = [
+POLICIES: list[dict[str, object]] = [
     {"name": "cors", "params": {"allowedOrigins": [ORIGIN]}},
     {"name": "rbac", "params": {"rules": [{"methods": ["GET"]}]}},
     {"name": "basic-ratelimit", "params": {"limits": [{"requests": 10**9, "duration": "1m"}]}},
 ]
+KINDS: dict[str, list[dict[str, object]]] = {"plain": [], "guarded": POLICIES}
 _AT_RANDOM = """
 math.randomseed(7)
 request = function()
-  return wrk.format("GET", string.format("/many-%d/x", math.random(0, {last})))
+  return wrk.format("GET", string.format("/{kind}-%d/x", math.random(0, {last})))
 end
 """
 
 
 async def load(running: Gateway, url: str, count: int) -> None:
-    """Create the APIs, eight at a time, and wait for the last one."""
-    names = [f"many-{number}" for number in range(count)]
+    """Create the APIs of both kinds, eight at a time, and wait for the last ones."""
+    queue = [(f"{kind}-{number}", kind) for number in range(count) for kind in KINDS][::-1]
     async with running.api() as api:
 
-        async def worker(queue: list[str]) -> None:
+        async def worker() -> None:
             while queue:
-                document = rest_api(queue.pop(), url, policies=POLICIES)
+                name, kind = queue.pop()
+                document = rest_api(name, url, policies=KINDS[kind])
                 (await api.post("/rest-apis", json=document)).raise_for_status()
 
-        queue = names[::-1]
-        await asyncio.gather(*(worker(queue) for _ in range(8)))
-        (await api.post("/rest-apis", json=rest_api("bare", url))).raise_for_status()
+        await asyncio.gather(*(worker() for _ in range(8)))
     async with asyncio.timeout(120), httpx.AsyncClient(base_url=running.url) as caller:
-        for name in ("bare", names[0], names[-1]):
-            while (await caller.get(f"/{name}/x")).status_code != httpx.codes.OK:
-                await asyncio.sleep(0.05)
+        for kind in KINDS:
+            for number in (0, count - 1):
+                while (await caller.get(f"/{kind}-{number}/x")).status_code != httpx.codes.OK:
+                    await asyncio.sleep(0.05)
 
 
 async def main(count: int) -> None:
@@ -64,23 +66,29 @@ async def main(count: int) -> None:
         for name, pid in running.children().items():
             pin(pid, ROUTER_CORE if name == "envoy" else OTHERS_CORE)
         with tempfile.TemporaryDirectory() as folder:
-            script = Path(folder) / "random.lua"
-            script.write_text(_AT_RANDOM.replace("{last}", str(count - 1)))
             router = running.children()["envoy"]
-            origin = [f"Origin: {ORIGIN}"]
-            many = functools.partial(wrk, running.url, headers=origin, script=str(script))
-            one = functools.partial(wrk, f"{running.url}/many-0/x", headers=origin)
+            call = functools.partial(wrk, headers=[f"Origin: {ORIGIN}"])
+
+            def at_random(kind: str) -> Case:
+                script = Path(folder) / f"{kind}.lua"
+                text = _AT_RANDOM.replace("{kind}", kind).replace("{last}", str(count - 1))
+                script.write_text(text)
+                return Case(router, functools.partial(call, running.url, script=str(script)))
+
+            def one(kind: str) -> Case:
+                return Case(router, functools.partial(call, f"{running.url}/{kind}-0/x"))
+
             async with plain_router(url, concurrency=1) as (plain, pid):
+                base = f"no policies, {count:,} APIs at random"
                 found = await ratios(
                     {
-                        "an API without policies": Case(
-                            router, functools.partial(wrk, f"{running.url}/bare/x")
-                        ),
-                        f"3 policies, {count:,} APIs at random": Case(router, many),
-                        "3 policies, one of them": Case(router, one),
-                        "a bare Envoy": Case(pid, functools.partial(wrk, f"{plain}/x")),
+                        base: at_random("plain"),
+                        f"3 policies, {count:,} APIs at random": at_random("guarded"),
+                        "no policies, one of them": one("plain"),
+                        "3 policies, one of them": one("guarded"),
+                        "a bare Envoy": Case(pid, functools.partial(call, f"{plain}/x")),
                     },
-                    base="an API without policies",
+                    base=base,
                 )
     for name, ratio in found.items():
         print(
