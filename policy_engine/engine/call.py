@@ -40,6 +40,7 @@ from xds.wire.h2 import RpcRefused, Status, Stream
 Work = Generator[tuple[Awaitable[Any], float], Any, None]
 
 _EVENT_STREAM: Final = "text/event-stream"
+_SENT_ONCE_BYTES: Final = 64 << 10  # longer ones before trailers Envoy 1.40 sends on twice
 
 
 class Call:
@@ -231,7 +232,8 @@ class Call:
             given, made = yield from self._chunk(side, body, ended)
             last = ended and program.response.idle
         else:
-            part = program.gets_parts("request") and not ended
+            headers = exchange.request.headers
+            part = program.gets_parts("request") and not ended and not _is_whole(body, headers)
             if part or len(body) > runtime.max_body_bytes:
                 yield from self._answered(Given(TOO_LONG_REQUEST, ENGINE, 0), "request_body")
                 return
@@ -297,7 +299,7 @@ class Call:
             if given is not None and not given.failed:
                 self._dropping, made, given = True, given.answer.body, None
         else:
-            part = program.gets_parts("response") and not ended
+            part = program.gets_parts("response") and not ended and not _is_whole(body, headers)
             if part or len(body) > runtime.max_answer_bytes:
                 yield from self._answer_too_long("response_body")
                 return
@@ -450,6 +452,11 @@ async def _driven(work: Work, awaited: tuple[Awaitable[Any], float]) -> None:
 def _content_length(headers: Any) -> int:
     text = headers.get("content-length")
     return int(text) if text is not None and text.isdigit() else 0
+
+
+def _is_whole(body: bytes, headers: Any) -> bool:
+    """Whether a body that has not ended lacks its trailers only, and Envoy sends it on once."""
+    return 0 < len(body) < _SENT_ONCE_BYTES and len(body) == _content_length(headers)
 
 
 def _is_event_stream(headers: Any) -> bool:

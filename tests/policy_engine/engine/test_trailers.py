@@ -80,6 +80,16 @@ async def test_one_that_a_policy_replaces_arrives_as_it_was_replaced() -> None:
         assert running.backend.last.body == b"cba" * 20_000
 
 
+@pytest.mark.parametrize("size", [1, 60_000, 65_535])
+async def test_where_it_may_come_in_chunks_it_is_whole_when_it_has_its_length(size: int) -> None:
+    async with gateway("both") as running:
+        assert await status(running, b"x" * size, told=True) == 200
+        assert running.backend.last.body == b"whole:" + b"x" * min(size, 10)
+        assert len(running.backend.requests) == 1
+        assert await status(running, b"x" * size) == 413
+        assert await status(running, b"x" * 65_536, told=True) == 413
+
+
 @pytest.mark.parametrize("trailers", [True, False])
 @pytest.mark.parametrize("size", [LIMIT + 1, 3 * LIMIT])
 async def test_one_that_is_too_long_is_refused(size: int, *, trailers: bool) -> None:
