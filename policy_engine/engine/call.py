@@ -40,6 +40,7 @@ from xds.wire.h2 import RpcRefused, Status, Stream
 Work = Generator[tuple[Awaitable[Any], float], Any, None]
 
 _EVENT_STREAM: Final = "text/event-stream"
+_ALL: Final = -1  # nothing is left: the end was told to the policies
 _SENT_ONCE_BYTES: Final = 64 << 10  # longer ones before trailers Envoy 1.40 sends on twice
 
 
@@ -51,6 +52,7 @@ class Call:
         "_dropping",
         "_exchange",
         "_first",
+        "_left",
         "_program",
         "_published",
         "_queue",
@@ -73,6 +75,7 @@ class Call:
         self._queue: deque[bytes] | None = None
         self._request_body = b""
         self._chunked = False  # the body of this direction comes in chunks
+        self._left = 0  # bytes of it that are still to come; 0: its length was not told
         self._dropping = False  # a policy has answered amid a streamed answer
         self._published: dict[str, Any] = {}  # what Envoy knows
         self._upstream: str | None = None  # the choice that Envoy knows
@@ -199,6 +202,7 @@ class Call:
             self._chunked = side.mode == "chunks" or (
                 side.mode == "either" and length > runtime.max_body_bytes
             )
+            self._left = length
             if self._chunked and not side.only_looks:
                 exchange.request.headers.remove("content-length")
             override = program.override("request", chunked=self._chunked)
@@ -256,10 +260,11 @@ class Call:
         body: bytes | None = None
         given: Given | None = None
         override = None
-        self._chunked = False
+        self._chunked, self._left = False, 0
         last = ended or side.mode == "none"
         if not last:
-            too_long = _content_length(headers) > runtime.max_answer_bytes
+            self._left = _content_length(headers)
+            too_long = self._left > runtime.max_answer_bytes
             self._chunked = side.mode == "chunks" or (
                 side.mode == "either" and (too_long or _is_event_stream(headers))
             )
@@ -316,7 +321,13 @@ class Call:
     def _chunk(
         self, side: Side, body: bytes, ended: bool
     ) -> Generator[tuple[Awaitable[Any], float], Any, tuple[Given | None, bytes | None]]:
+        """The end is that of what the length has told: trailers may follow, and nothing is said."""
         _, _, running = self._known()
+        if self._left > 0:
+            self._left = self._left - len(body) or _ALL
+            ended = ended or self._left < 0
+        elif self._left < 0 and not body:
+            return None, None  # only says that no trailers follow
         return (yield from running.turns(side.chunks, body, last=ended))
 
     # -- answers ----------------------------------------------------------------------------------

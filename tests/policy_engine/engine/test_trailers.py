@@ -91,6 +91,14 @@ async def test_where_it_may_come_in_chunks_it_is_whole_when_it_has_its_length(si
 
 
 @pytest.mark.parametrize("trailers", [True, False])
+@pytest.mark.parametrize("size", [1, 200_000])
+async def test_chunks_end_where_the_length_says_so(size: int, *, trailers: bool) -> None:
+    async with gateway("gather") as running:
+        assert await status(running, b"x" * size, told=True, trailers=trailers) == 200
+        assert running.backend.last.body == b"<" + b"x" * size + b">"
+
+
+@pytest.mark.parametrize("trailers", [True, False])
 @pytest.mark.parametrize("size", [LIMIT + 1, 3 * LIMIT])
 async def test_one_that_is_too_long_is_refused(size: int, *, trailers: bool) -> None:
     async with gateway("look") as running:

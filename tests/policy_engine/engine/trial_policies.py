@@ -210,6 +210,19 @@ class Hold(PythonPolicy):
         return b"<" + held + b">" if last else b""
 
 
+class Gather(PythonPolicy):
+    """Keeps requests back until they are whole."""
+
+    name: ClassVar[str] = "gather"
+    version: ClassVar[Version] = V1
+    example: ClassVar[Document] = {}
+
+    def on_request_chunk(self, exchange: Exchange, chunk: bytes, *, last: bool) -> BodyVerdict:
+        held = exchange.notes.get(id(self), b"") + chunk
+        exchange.notes[id(self)] = held
+        return b"<" + held + b">" if last else b""
+
+
 class Both(PythonPolicy):
     """Says which hook it was that saw the bodies."""
 
@@ -320,6 +333,7 @@ TRIALS = (
     Refuse,
     Upper,
     Hold,
+    Gather,
     Both,
     Publish,
     Read,
