@@ -70,8 +70,9 @@ class EnvoyTrial:
         if process.returncode == 0:
             return None
         if process.returncode is not None and process.returncode < 0:
-            name = signal.Signals(-process.returncode).name
-            raise TrialFailed(f"Envoy was ended by {name} before it gave a verdict")
+            number = -process.returncode
+            words = signal.strsignal(number) or "unknown"
+            raise TrialFailed(f"Envoy was ended by signal {number} ({words}): no verdict")
         return _reason(printed.decode(errors="replace"))
 
 
