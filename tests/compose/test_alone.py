@@ -41,6 +41,9 @@ def alone(cli: Cli, component: str, **environment: str) -> Iterator[Path]:
         yield log
         process.send_signal(signal.SIGTERM)
         assert process.wait(DEADLINE_S) == 0, log.read_text()
+    except BaseException:
+        print(f"-- {component}, exit status {process.poll()}:\n{log.read_text()}")
+        raise
     finally:
         if process.poll() is None:
             process.kill()
@@ -95,6 +98,7 @@ async def test_a_gateway_that_is_spread_over_processes_serves_an_api(folder: Pat
                 "engine-worker",
                 beside="policy-engine",
                 SIGNALBOX_ENGINE_WORKER_PORT=str(worker_port),
+                SIGNALBOX_ENGINE_STUCK_S="60",  # nobody starts it again here
             )
             start(
                 "router",

@@ -139,6 +139,7 @@ async def gateway(
             "SIGNALBOX_ADMIN_PASSWORD": PASSWORD,
             "SIGNALBOX_HTTP_ADDRESS": "127.0.0.1",
             "SIGNALBOX_XDS_PORT": "0",
+            "SIGNALBOX_ENGINE_STUCK_S": "20",  # a machine may stand still longer than a hook may
             **{f"SIGNALBOX_{name}": str(port) for name, port in ports.items()},
             **(environment or {}),
         }
