@@ -22,6 +22,8 @@ from xml.sax.saxutils import escape, quoteattr
 
 import orjson
 
+from policy_engine.bodies.xml_events import UNREADABLE, read
+
 DEPTH_MAX = 100
 ELEMENTS_MAX = 100_000
 
@@ -57,14 +59,8 @@ def xml_to_json(data: bytes, *, encoding: str | None = None, detect_types: bool 
     """
     reading = _Reading(detect_types)
     try:
-        parser = expat.ParserCreate(encoding)
-        parser.buffer_text = True
-        parser.StartDoctypeDeclHandler = reading.doctype
-        parser.StartElementHandler = reading.start
-        parser.EndElementHandler = reading.end
-        parser.CharacterDataHandler = reading.characters
-        parser.Parse(data, True)
-    except (expat.ExpatError, LookupError, ValueError) as error:
+        read(data, reading, encoding)
+    except UNREADABLE as error:
         raise NotConverted(f"not well-formed XML: {error}") from None
     name, value = reading.document
     return orjson.dumps(value if name == ROOT and value is not None else {name: value})

@@ -11,9 +11,9 @@ Source: https://spec.openapis.org/oas/v3.1.1.html#xml-object
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
-from xml.parsers import expat
 
 from policy_engine.bodies.json_path import Json
+from policy_engine.bodies.xml_events import UNREADABLE, read
 from policy_engine.bodies.xml_json import DEPTH_MAX
 from policy_engine.openapi.document import resolved
 from policy_engine.openapi.parameters import Malformed, Shape
@@ -282,14 +282,8 @@ def _below(where: str, name: str) -> str:
 def _parsed(body: bytes, charset: str | None) -> _Element:
     reading = _Reading()
     try:
-        parser = expat.ParserCreate(charset, _SEPARATOR)
-        parser.buffer_text = True
-        parser.StartDoctypeDeclHandler = reading.doctype
-        parser.StartElementHandler = reading.start
-        parser.EndElementHandler = reading.end
-        parser.CharacterDataHandler = reading.characters
-        parser.Parse(body, True)
-    except (expat.ExpatError, LookupError, ValueError) as error:
+        read(body, reading, charset, _SEPARATOR)
+    except UNREADABLE as error:
         raise Malformed(f"is not well-formed XML: {error}") from None
     assert reading.document is not None
     return reading.document
