@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Coroutine, Generator, Mapping
 from time import perf_counter
 from typing import Any, Final
 
+from policy_engine.engine.driving import Work, driven
 from policy_engine.engine.errors import TooSlow
 from policy_engine.engine.exchange import LiveExchange, LiveResponse
 from policy_engine.engine.messages import (
@@ -36,8 +37,6 @@ from policy_engine.engine.running import (
 from policy_engine.engine.runtime import Runtime
 from policy_engine.hooks import CHOICE_NAMESPACE, EXCHANGE_NAMESPACE, SHADOW_NAMESPACE, Answer
 from xds.wire.h2 import RpcRefused, Status, Stream
-
-Work = Generator[tuple[Awaitable[Any], float], Any, None]
 
 _EVENT_STREAM: Final = "text/event-stream"
 _ALL: Final = -1  # nothing is left: the end was told to the policies
@@ -123,7 +122,7 @@ class Call:
         """Go on with `work`, which waits, and then with what has come meanwhile."""
         self._first = None
         try:
-            await _driven(work, awaited)
+            await driven(work, awaited)
             queue = self._waiting()
             while queue and not self._stream.finished:
                 work = self._work(queue.popleft())
@@ -131,7 +130,7 @@ class Call:
                     awaited = work.send(None)
                 except StopIteration:
                     continue
-                await _driven(work, awaited)
+                await driven(work, awaited)
             self._task = None
         except asyncio.CancelledError:
             work.close()
@@ -345,16 +344,10 @@ class Call:
         edits = headers.take_edits()
         published = self._unpublished()
         if edits or body is not None or override is not None or published:
-            rerouted = published is not None and CHOICE_NAMESPACE in published
-            reply = changed(
-                kind,
-                edits=edits,
-                body=body,
-                override=override,
-                published=published,
-                rerouted=rerouted,
+            self._say(
+                changed(kind, edits=edits, body=body, override=override, published=published),
+                last=last,
             )
-            self._say(reply, last=last)
         else:
             self._say(GO_ON[kind], last=last)
 
@@ -435,29 +428,6 @@ class Call:
         assert self._exchange is not None
         assert self._running is not None
         return self._program, self._exchange, self._running
-
-
-async def _driven(work: Work, awaited: tuple[Awaitable[Any], float]) -> None:
-    """Wait for what `work` yields until it is done."""
-    while True:
-        awaitable, timeout_s = awaited
-        try:
-            try:
-                async with asyncio.timeout(timeout_s) as limit:
-                    value = await awaitable
-            except asyncio.CancelledError as error:
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    raise
-                awaited = work.throw(error)  # the policy itself has cancelled what it waits for
-            except TimeoutError as error:
-                awaited = work.throw(TooSlow(timeout_s) if limit.expired() else error)
-            except Exception as error:  # noqa: BLE001 - of a policy; `work` deals with it
-                awaited = work.throw(error)
-            else:
-                awaited = work.send(value)
-        except StopIteration:
-            return
 
 
 def _content_length(headers: Any) -> int:

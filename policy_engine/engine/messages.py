@@ -12,7 +12,7 @@ import orjson
 from google.protobuf import json_format
 
 from policy_engine.engine.header_edits import edited, header_mutation
-from policy_engine.hooks import Answer, Headers, sendable
+from policy_engine.hooks import CHOICE_NAMESPACE, Answer, Headers, sendable
 from policy_engine.refusals import WORDED_PREFIX
 from xds.wire.messages import message_class
 
@@ -195,20 +195,19 @@ def changed(
     body: bytes | None = None,
     override: Mapping[str, int] | None = None,
     published: Mapping[str, Mapping[str, Any]] | None = None,
-    rerouted: bool = False,
 ) -> bytes:
     """The answer to a message of `kind` that changes something.
 
     `body` takes the place of the body; with headers of a message without one it is added.
-    `override`: fields of ProcessingMode and their values, for what is still to come. `rerouted`:
-    Envoy looks for the route again.
+    `override`: fields of ProcessingMode and their values, for what is still to come. With a choice
+    of the upstream among what is `published` Envoy looks for the route again.
     """
-    if body is None and override is None and not published and not rerouted:
+    if body is None and override is None and not published:
         return edited(kind, edits)
     response = ProcessingResponse()
     part = getattr(response, kind)
     part.SetInParent()
-    if rerouted:
+    if published and CHOICE_NAMESPACE in published:
         part.response.clear_route_cache = True
         part.response.header_mutation.SetInParent()  # without it Envoy does not look again
     if edits or body is not None:
